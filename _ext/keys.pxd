@@ -1,0 +1,59 @@
+"""Order-preserving keys of the index: what equality, prefix and range searches walk.
+
+A key of the `key` table is: code of the attribute (1 byte), then 00 for an empty value, or 01 and the
+normalised value, cut at `KEY_CUT` bytes. Values compare as bytes, so UTF-8 sorts by code point and DICOM
+dates by time. A key that was cut, or that normalisation made equal to another, is rechecked on the record.
+
+A key of the `uid` table is: kind (1 byte), the text, and for a series the id of its study (8 bytes, big
+endian). Texts of more than `TEXT_CUT` bytes (no valid UID is that long) are cut and followed by their
+SipHash-2-4 under the index's own secret, so that nobody can make two of them meet.
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcmp
+
+from pacs_core._ext.arena cimport Arena
+
+
+cdef struct Text:
+    const uint8_t* data
+    size_t size
+
+
+cdef enum KeyKind:
+    KEY_NONE = 0
+    KEY_TEXT = 1   # as it is, each value of a multi-valued attribute
+    KEY_NAME = 2   # PN: each component group, case-folded, components trimmed, trailing ^ dropped
+    KEY_DATE = 3   # DA: also the old form yyyy.mm.dd
+
+
+cdef enum UidKind:
+    UID_PATIENT = 0
+    UID_STUDY = 1
+    UID_SERIES = 2
+    UID_INSTANCE = 3
+    UID_NAMELESS = 4   # a study without a Study Instance UID, by what else it says
+
+
+cdef enum:
+    KEY_CUT = 200
+    KEY_MAX = 202
+    TEXT_CUT = 400
+    UID_MAX = 420
+    CODE_PATIENT_ID = 254      # codes of attributes end at 239
+    CODE_MODALITY_DATE = 255   # compound: modality, 00, study date, of each modality in the study
+
+
+cdef struct Key:
+    Key* next
+    size_t size
+    uint8_t data[KEY_MAX]
+
+
+cdef inline bint same_text(Text a, Text b) noexcept nogil:
+    return a.size == b.size and (a.size == 0 or memcmp(a.data, b.data, a.size) == 0)
+
+
+cdef int add_keys(Arena* arena, uint8_t code, int kind, Text value, Key** keys) noexcept nogil
+cdef int add_pair_key(Arena* arena, uint8_t code, Text first, Text second, Key** keys) noexcept nogil
+cdef size_t uid_key(const uint8_t* secret, int kind, Text text, uint64_t scope, uint8_t* out) noexcept nogil

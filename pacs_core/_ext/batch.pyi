@@ -1,0 +1,1 @@
+"""Native: no Python names (see `_ext/batch.pxd`)."""

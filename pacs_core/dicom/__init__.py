@@ -1,0 +1,1 @@
+"""What DICOM is: pure values, no I/O."""

@@ -1,0 +1,122 @@
+"""Every exception of the project: what went wrong, never how a protocol says it.
+
+The edges map each leaf to their own codes (`dimse/status.py`); a test asserts that every leaf is there.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+class PacsError(Exception):
+    """Base of all errors raised on purpose.
+
+    Attributes
+    ----------
+    tag : int | None
+        The element concerned, as group << 16 | element.
+    offset : int | None
+        Where in the input, in bytes from its start.
+    uid : str | None
+        The SOP Instance UID (or study, series UID) concerned.
+    """
+
+    def __init__(
+        self, message: str, *, tag: int | None = None, offset: int | None = None, uid: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.tag = tag
+        self.offset = offset
+        self.uid = uid
+
+    def __str__(self) -> str:
+        where = []
+        if self.tag is not None:
+            where.append(f"tag ({self.tag >> 16:04X},{self.tag & 0xFFFF:04X})")
+        if self.offset is not None:
+            where.append(f"byte {self.offset}")
+        if self.uid is not None:
+            # What is longer is none, and from outside: a log line is no place for it.
+            where.append(f"UID {self.uid[:96]!r}")
+        text = str(self.args[0]) if self.args else type(self).__name__
+        return f"{text} [{', '.join(where)}]" if where else text
+
+
+class ConfigError(PacsError):
+    """A setting is wrong; the message names the key and, for a file, its line."""
+
+
+class ArchiveError(PacsError):
+    """The archive as a whole can't be used: missing, locked by another server, of a newer schema…"""
+
+
+class CorruptError(PacsError):
+    """Bytes that we wrote earlier do not check: a file, a segment frame, an index record."""
+
+
+class OutOfResourcesError(PacsError):
+    """No room: disk, index map, memory budget or descriptors. Trying later may work."""
+
+
+class StorageError(PacsError):
+    """The operating system failed to keep or to give back bytes (an I/O error, a failed sync)."""
+
+
+class UnparsableError(PacsError):
+    """A data set, file or command set can't be understood far enough to be handled."""
+
+
+class MismatchError(PacsError):
+    """A data set is not what the request said it is (PS3.4 B.2.3: data set does not match SOP class)."""
+
+
+class DuplicateError(PacsError):
+    """The instance is held already and the duplicate policy is to reject it."""
+
+
+class NotFoundError(PacsError):
+    """Nothing of that identity is held."""
+
+
+class IdentifierError(PacsError):
+    """A query's identifier does not match its SOP class: level, unique keys (PS3.4 C.4.1.3)."""
+
+
+class NotPermittedError(PacsError):
+    """The peer may not ask for this (see the known peers)."""
+
+
+class AssociationError(PacsError):
+    """No association: no connection, rejected, aborted, or timed out; the message names the peer.
+
+    `rejection`: the result, source and reason of a rejection (PS3.8 9.3.4); None for everything else.
+    """
+
+    def __init__(self, message: str, *, rejection: tuple[int, int, int] | None = None) -> None:
+        super().__init__(message)
+        self.rejection = rejection
+
+
+class RefusedError(PacsError):
+    """A peer answered a request with a status of failure; the message gives it."""
+
+
+class WorkerError(PacsError):
+    """A worker process died over its task, and again when that was retried."""
+
+
+def from_os_error(exc: OSError, doing: str) -> PacsError:
+    """The leaf that an `OSError` means; `doing` says what was tried, for the message."""
+    leaf = OutOfResourcesError if exc.errno in _NO_ROOM else StorageError
+    return leaf(f"{doing}: {exc.strerror or exc}")
+
+
+def leaves(base: type[PacsError] = PacsError) -> Iterator[type[PacsError]]:
+    """Every concrete error class, for the tables of the edges and their tests."""
+    for child in base.__subclasses__():
+        if not child.__subclasses__():
+            yield child
+        yield from leaves(child)
