@@ -1,0 +1,200 @@
+"""The index as the archive holds it: changes, each batch one durable transaction, and their lock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from pacs_core._ext import catalog
+from pacs_core.errors import ArchiveError, OutOfResourcesError, PacsError, StorageError, from_os_error
+from pacs_core.index import audit, env
+from pacs_core.index.base import Conflict, Entry, Mark, Outcome, Result
+from pacs_core.index.reader import Reader
+
+
+class Index(Reader):
+    """An LMDB index in a folder. Threads and processes may share the folder; a forked child opens it anew.
+
+    All in one process who open the same folder share one environment, closed by the last `close`.
+    """
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        map_size: int = env.MAP_SIZE,
+        max_readers: int = env.MAX_READERS,
+        readonly: bool = False,
+    ) -> Self:
+        """Open the index in the folder `path`, made if need be.
+
+        Parameters
+        ----------
+        map_size : int
+            Bytes of address space that are reserved: the most the index can grow to. No memory is taken.
+            The same for every process that opens the index.
+
+        Raises
+        ------
+        ArchiveError
+            No index there (`readonly`), not permitted, or of another schema version.
+        """
+        return cls(env.acquire(Path(path), map_size=map_size, max_readers=max_readers, readonly=readonly))
+
+    def __init__(self, opened: env.Opened) -> None:
+        super().__init__(opened)
+        self._closed = False
+
+    def close(self) -> None:
+        """Let the environment go. Closing twice is fine."""
+        if not self._closed:
+            self._closed = True
+            env.give_back(self._opened)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def check_entry(self, entry: Entry) -> None:
+        """Raise `UnparsableError` if `commit` would refuse the entry: known before its bytes are kept."""
+        catalog.check_entry(self._opened.schema, entry)
+
+    def commit(
+        self,
+        entries: Sequence[Entry],
+        *,
+        replace: bool = False,
+        heirs: Sequence[Entry] = (),
+        mark: Mark | None = None,
+    ) -> list[Result]:
+        """Enter instances, all or none; durable and visible to every process on return.
+
+        Parameters
+        ----------
+        replace : bool
+            An instance that is held is removed for the new one, instead of being left as it is.
+        heirs : Sequence[Entry]
+            Held instances whose headers take part in merging again (see `succession`).
+        mark : Mark
+            Kept in the same transaction.
+
+        Returns
+        -------
+        list[Result]
+            One for each entry.
+
+        Raises
+        ------
+        OutOfResourcesError
+            The disk or the map is full: nothing was entered.
+        StorageError
+            The system failed to write or sync: nothing was entered for certain. The next commit reopens and
+            checks the index before it writes.
+        UnparsableError
+            An entry has malformed fields or no SOP Instance UID: nothing was entered.
+        """
+        return self._apply(entries, (), heirs, replace, mark)
+
+    def remove(self, uids: Sequence[str], *, heirs: Sequence[Entry] = ()) -> list[Result]:
+        """Take instances out, with their parents' share of them; errors as of `commit`."""
+        return self._apply((), uids, heirs, False, None)
+
+    def _apply(
+        self,
+        entries: Sequence[Entry],
+        removals: Sequence[str],
+        heirs: Sequence[Entry],
+        replace: bool,
+        mark: Mark | None,
+    ) -> list[Result]:
+        if self._opened.env.condemned:
+            self.reopen()
+        with self._lock().queue() as fd:
+            try:
+                rows = catalog.apply_batch(
+                    self._opened.env,
+                    self._opened.schema,
+                    entries,
+                    removals=removals,
+                    heirs=heirs,
+                    replace=replace,
+                    mark=mark,
+                    lock_fd=fd,
+                )
+            except StorageError as exc:
+                raise self._no_room(exc) from exc
+        return [Result(Outcome(what), previous, Conflict(odd)) for what, previous, odd in rows]
+
+    def _no_room(self, exc: StorageError) -> PacsError:
+        """LMDB says EIO for a write that a full disk cut short: look at the disk."""
+        room = os.statvfs(self._opened.path)
+        if room.f_bavail * room.f_frsize < 1 << 20:
+            return OutOfResourcesError(f"no room for index {self._opened.path}")
+        return exc
+
+    def _lock(self) -> env.CommitLock:
+        if self._closed:
+            raise ArchiveError(f"index {self._opened.path} is closed")
+        if self._opened.lock is None:
+            raise ArchiveError(f"index {self._opened.path} is open for reading only")
+        return self._opened.lock
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep every other writer out, of any thread and process, while reading and then changing.
+
+        Re-entrant; `commit` and `remove` inside it are part of it.
+        """
+        with self._lock().hold():
+            yield
+
+    def reopen(self) -> None:
+        """Make sure of what is on disk and open again, if a commit failed in the system.
+
+        Raises
+        ------
+        StorageError
+            The disk still fails; nothing is written.
+        CorruptError
+            The index does not check: rebuild it.
+        """
+        with self._lock().hold():
+            if self._opened.env.condemned:
+                self._opened.reopen()
+
+    def dump(self, *, locators: bool = True) -> audit.Dump:
+        """All that is held, without the index's own ids: equal for two indexes that hold the same."""
+        return audit.dump(self, locators=locators)
+
+    def check(self) -> Iterable[str]:
+        """What is inconsistent in the index, a sentence each; nothing if all is well."""
+        return audit.check(self)
+
+    def snapshot(self, target: str | os.PathLike[str], *, compact: bool = False) -> None:
+        """Copy the index as it is now into the folder `target`, made if need be and synced; others go on.
+
+        Raises
+        ------
+        ArchiveError
+            There is an index in `target`.
+        """
+        folder = Path(target)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if (folder / "data.mdb").exists():
+                raise ArchiveError(f"{folder} holds an index already")
+            self._opened.env.copy(str(folder), compact=compact)
+            for path in (folder / "data.mdb", folder):
+                fd = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+        except OSError as exc:
+            raise from_os_error(exc, f"copy index to {folder}") from exc
