@@ -1,0 +1,197 @@
+"""The archive: what an embedding program, the server and the commands hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence, Set
+from pathlib import Path
+from types import TracebackType
+
+from pacs_core.archive.find import find
+from pacs_core.archive.heirs import heirs_of
+from pacs_core.archive.ingest import Arriving, Duplicates, Ingest, Stored, now_us
+from pacs_core.archive.place import Place
+from pacs_core.archive.recover import Recovered, recover
+from pacs_core.config import ArchiveSettings
+from pacs_core.dicom.attributes import Level
+from pacs_core.dicom.header import scan
+from pacs_core.dicom.part10 import split
+from pacs_core.errors import NotFoundError, PacsError, from_os_error
+from pacs_core.index import Index, Located, Stats
+from pacs_core.store import Locator, Opened, Reason, Store, Syscalls, Tombstone
+
+CHUNK = 1 << 20
+
+
+class Archive:
+    """One archive, opened in this process. Others, a server among them, may have it open too.
+
+    >>> with Archive.open("archive") as archive:            # doctest: +SKIP
+    ...     archive.store("image.dcm")
+    """
+
+    def __init__(self, place: Place, store: Store, index: Index, ingest: Ingest) -> None:
+        self.place = place
+        self.ingest = ingest
+        self.objects = store
+        self.index = index
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = True,
+        duplicates: Duplicates = Duplicates.KEEP,
+        accept_mismatch: bool = False,
+        small: int = 65536,
+        map_size: int = 1 << 40,
+        batch: int = 256,
+        syscalls: Syscalls | None = None,
+    ) -> Archive:
+        """Open the archive at `path`; what a process that died has left there is settled first.
+
+        Parameters
+        ----------
+        small : int
+            Instances under this many bytes go to segments, larger ones to files of their own.
+        map_size : int
+            Bytes of address space for the index; the same for every opener.
+        batch : int
+            Most instances in one group commit.
+        syscalls : Syscalls
+            What the write path calls the operating system by; tests give one that fails.
+
+        Raises
+        ------
+        ArchiveError
+            Not there, not an archive, on a network file system, or of a newer schema.
+        """
+        place = Place.at(path, create=create)
+        index = Index.open(place.index, map_size=map_size)
+        try:
+            # A reader that died would keep every page that it might have read from being used again.
+            index.reader_check()
+            store = Store.open(place.root, small=small, syscalls=syscalls)
+            with place.recovery_lock():
+                recover(store, index)
+        except BaseException:
+            index.close()
+            raise
+        ingest = Ingest(store, index, duplicates=duplicates, accept_mismatch=accept_mismatch, batch=batch)
+        return cls(place, store, index, ingest)
+
+    @classmethod
+    def of(cls, settings: ArchiveSettings, *, create: bool = True) -> Archive:
+        """The archive that the settings describe; raises as `open`."""
+        return cls.open(
+            settings.path,
+            create=create,
+            duplicates=Duplicates(settings.duplicates),
+            accept_mismatch=settings.mismatch == "warn",
+            small=settings.small,
+            map_size=settings.map_size,
+        )
+
+    def close(self) -> None:
+        """Let what is under way end, then give up files, locks and the index."""
+        self.objects.close(clean=self.ingest.close())
+        self.index.close()
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def store(self, source: str | os.PathLike[str] | bytes, *, source_ae: str = "") -> Stored:
+        """Keep a DICOM file, or the bytes of one.
+
+        Raises
+        ------
+        UnparsableError
+            It is no DICOM object, or breaks off before its UIDs.
+        MismatchError, DuplicateError, OutOfResourcesError, StorageError
+            As `Ingest.store`.
+        """
+        try:
+            meta, body = split(source if isinstance(source, bytes) else Path(source))
+        except OSError as exc:
+            raise from_os_error(exc, f"reading {source!s}") from exc
+        # A file is no request: its data set says what it is, whatever its meta claims.
+        header = scan(body, meta.transfer_syntax_uid)
+        arriving = Arriving(
+            header.sop_class_uid, header.sop_instance_uid, meta.transfer_syntax_uid, source_ae
+        )
+        if len(body) <= 4 * CHUNK:
+            return self.ingest.store(arriving, body)
+        arrival = self.ingest.begin(arriving)
+        try:
+            for at in range(0, len(body), CHUNK):
+                arrival.write(body[at : at + CHUNK])
+        except BaseException:
+            arrival.discard()
+            raise
+        return arrival.finish()
+
+    def holds(self, sop_instance_uid: str) -> bool:
+        """Whether an instance is held, durable and indexed."""
+        return self.index.held(str(sop_instance_uid))
+
+    def find(
+        self,
+        level: Level,
+        keys: Mapping[int, str],
+        *,
+        wanted: Set[int] | None = None,
+        hierarchy: Level | None = None,
+    ) -> Iterator[dict[int, str]]:
+        """What is held at `level` under the unique keys given; see `archive.find`."""
+        return find(self.index, level, keys, wanted=wanted, hierarchy=hierarchy)
+
+    def open_instance(self, sop_instance_uid: str) -> Opened:
+        """The kept bytes of an instance, as a Part 10 file.
+
+        Raises
+        ------
+        NotFoundError
+            It is not held.
+        """
+        located = self.index.locate(str(sop_instance_uid))
+        if located is None:
+            raise NotFoundError("not held", uid=sop_instance_uid)
+        return self.objects.open_instance(Locator.unpack(located.locator))
+
+    def instances(self) -> Iterator[Located]:
+        """Every instance held, in the order of the index; changes made meanwhile may or may not show."""
+        return self.index.instances()
+
+    def delete(self, sop_instance_uids: Sequence[str]) -> int:
+        """Remove instances: tombstones first, then their records, then their bytes. Returns how many."""
+        with self.index.exclusive():
+            found = [(uid, self.index.locate(uid)) for uid in dict.fromkeys(map(str, sop_instance_uids))]
+            gone = [(uid, Locator.unpack(at.locator)) for uid, at in found if at is not None]
+            if not gone:
+                return 0
+            tombstones = [Tombstone(at, None, Reason.DELETED, uid, now_us()) for uid, at in gone]
+            self.objects.tombstone(tombstones)
+            uids = [uid for uid, _ in gone]
+            try:
+                self.index.remove(uids, heirs=heirs_of(self.index, self.objects, uids))
+            except PacsError:
+                self.index.reopen()
+                self.objects.retract([t for t in tombstones if self.index.held(t.uid)])
+                raise
+        self.objects.remove([at for _, at in gone])
+        return len(gone)
+
+    def stats(self) -> Stats:
+        """Counts and sizes, read from the index."""
+        return self.index.stats()
+
+    def recover(self) -> Recovered:
+        """Settle what writers that died since this archive was opened have left."""
+        with self.place.recovery_lock():
+            return recover(self.objects, self.index)

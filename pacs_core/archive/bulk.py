@@ -1,0 +1,194 @@
+"""Bulk import and export: many files in parallel, an outcome for each, resumable by running again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pacs_core.archive.archive import Archive
+from pacs_core.archive.ingest import Kept
+from pacs_core.dicom.attributes import Level
+from pacs_core.dicom.uids import is_valid_uid
+from pacs_core.errors import CorruptError, NotFoundError, PacsError, from_os_error
+from pacs_core.store import Opened
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PATIENT_ID = 0x00100020
+STUDY_UID = 0x0020000D
+SERIES_UID = 0x0020000E
+SOP_UID = 0x00080018
+WANTED = frozenset({PATIENT_ID, STUDY_UID, SERIES_UID, SOP_UID})
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of one file: `kept`, or the `error` that says why not. No DICOM object: `skipped`."""
+
+    path: Path
+    kept: Kept | None = None
+    error: PacsError | None = None
+    skipped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What became of one instance: written to `path`, there already, or the `error` that says why not."""
+
+    sop_instance_uid: str
+    path: Path | None = None
+    present: bool = False
+    error: PacsError | None = None
+
+
+def files_below(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files that `paths` name, folders walked in order; links to folders are not followed."""
+    for path in paths:
+        if path.is_dir():
+            for folder, folders, names in os.walk(path):
+                folders.sort()
+                for name in sorted(names):
+                    yield Path(folder, name)
+        else:
+            yield path
+
+
+def import_files(archive: Archive, paths: Iterable[Path], *, threads: int = 8) -> Iterator[Imported]:
+    """Keep every DICOM file of `paths`; others found in folders are skipped. Order is that of completion."""
+    yield from _in_parallel(lambda path: _import_one(archive, path), paths, threads)
+
+
+def _import_one(archive: Archive, path: Path) -> Imported:
+    try:
+        if not _looks_like_dicom(path):
+            return Imported(path, skipped=True)
+        return Imported(path, kept=archive.store(path).kept)
+    except PacsError as exc:
+        return Imported(path, error=exc)
+    except OSError as exc:
+        return Imported(path, error=from_os_error(exc, f"reading {path}"))
+
+
+def _looks_like_dicom(path: Path) -> bool:
+    """A Part 10 prefix (PS3.10 7.1), or a first element of group 0002 or 0008 in either byte order.
+
+    A DICOMDIR (PS3.10 8.6) lists instances and is none.
+    """
+    if path.name == "DICOMDIR":
+        return False
+    with path.open("rb") as file:
+        head = file.read(132)
+    return head[128:132] == b"DICM" or head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
+
+
+def export_files(
+    archive: Archive, out: Path, *, study_instance_uid: str | None = None, threads: int = 4
+) -> Iterator[Exported]:
+    """Write instances as Part 10 files to OUT/patient/study/series/instance.dcm, all or those of a study.
+
+    A file that is there with the right size stays: an export that was broken off goes on where it was.
+    """
+    made = _Folders(out)
+    yield from _in_parallel(
+        lambda one: _export_one(archive, made, one), _chosen(archive, study_instance_uid), threads
+    )
+
+
+def _chosen(archive: Archive, study_instance_uid: str | None) -> Iterator[Mapping[int, str]]:
+    """The identifying attributes of every instance to write."""
+    keys = {} if study_instance_uid is None else {STUDY_UID: study_instance_uid}
+    return archive.find(Level.IMAGE, keys, wanted=WANTED)
+
+
+def _export_one(archive: Archive, folders: _Folders, one: Mapping[int, str]) -> Exported:
+    uid = one.get(SOP_UID, "")
+    try:
+        folder = folders.make(one.get(PATIENT_ID, ""), one.get(STUDY_UID, ""), one.get(SERIES_UID, ""))
+        target = folder / f"{safe_name(uid)}.dcm"
+        with archive.open_instance(uid) as opened:
+            with suppress(FileNotFoundError):
+                if target.stat().st_size == opened.length:
+                    return Exported(uid, target, present=True)
+            partial = target.with_suffix(f".part{threading.get_ident()}")
+            try:
+                with partial.open("wb") as file:
+                    _copy(opened, file.fileno())
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
+        return Exported(uid, target)
+    except PacsError as exc:
+        return Exported(uid, error=exc)
+    except OSError as exc:
+        return Exported(uid, error=from_os_error(exc, f"writing {uid}"))
+
+
+def _copy(opened: Opened, target: int) -> None:
+    """The kept bytes, kernel to kernel."""
+    at, left = opened.offset, opened.length
+    while left:
+        copied = os.sendfile(target, opened.fd, at, min(left, 1 << 30))
+        if not copied:
+            raise CorruptError(f"the bytes end inside {opened.locator}")
+        at, left = at + copied, left - copied
+    if not opened.is_current():
+        raise NotFoundError("removed meanwhile")
+
+
+class _Folders:
+    """Folders made once each, from names that can't leave `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._made: set[Path] = set()
+
+    def make(self, *names: str) -> Path:
+        path = self._root.joinpath(*(safe_name(name) for name in names))
+        if path not in self._made:
+            path.mkdir(parents=True, exist_ok=True)
+            self._made.add(path)
+        return path
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
+
+
+def safe_name(name: str) -> str:
+    """A file name for an identifier from outside: itself where harmless, else readable and unique.
+
+    >>> safe_name("1.2.840.1"), safe_name("")
+    ('1.2.840.1', '_empty')
+    """
+    if not name:
+        return "_empty"
+    if (is_valid_uid(name) or _PLAIN.match(name)) and ".." not in name and not name.endswith("."):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", name)[:40].strip("_")
+    return f"_{plain}_{digest}"
+
+
+def _in_parallel(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """`work` over `items` with bounded look-ahead; leaving the iteration stops it."""
+    pool = ThreadPoolExecutor(threads)
+    running: set[Future[R]] = set()
+    try:
+        for item in items:
+            running.add(pool.submit(work, item))
+            if len(running) >= 4 * threads:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    finally:
+        pool.shutdown(cancel_futures=True)

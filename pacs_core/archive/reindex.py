@@ -1,0 +1,122 @@
+"""Reindex: an index made anew from the kept bytes alone.
+
+The result equals the one it replaces in UIDs, attributes, counters and duplicate outcomes: attributes
+follow the order of reception, which the file meta keeps, and what lost has a tombstone.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from pacs_core.archive.heirs import KeptInstance, read_instance
+from pacs_core.archive.ingest import now_us
+from pacs_core.archive.place import Place
+from pacs_core.errors import CorruptError, NotFoundError, UnparsableError, from_os_error
+from pacs_core.index import Index, Outcome
+from pacs_core.logs import get_logger
+from pacs_core.store import SEQUENCE_LIMIT, Kept, Locator, Mark, Reason, Store, Tombstone
+
+log = get_logger("archive.reindex")
+
+BATCH = 512
+
+
+@dataclass(slots=True)
+class Reindexed:
+    """How a rebuild went, in instances."""
+
+    indexed: int = 0
+    duplicates: int = 0
+    unreadable: int = 0
+
+
+def reindex(
+    place: Place,
+    *,
+    map_size: int = 1 << 40,
+    small: int = 65536,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Reindexed:
+    """Replace the index by one rebuilt from `objects` and `journal`; the archive must not be served.
+
+    `progress` is told, batch by batch, how many more instances were looked at. Until the last step the old
+    index stays as it was.
+
+    Raises
+    ------
+    ArchiveError
+        The archive is in use.
+    """
+    fresh = place.root / "index.new"
+    done = Reindexed()
+    with place.server_lock(), place.recovery_lock():
+        shutil.rmtree(fresh, ignore_errors=True)
+        store = Store.open(place.root, small=small)
+        index = Index.open(fresh, map_size=map_size)
+        try:
+            instances = _instances(store, done)
+            while batch := list(islice(instances, BATCH)):
+                losers = []
+                for (uid, entry), result in zip(
+                    batch, index.commit([one.entry for one in batch]), strict=True
+                ):
+                    if result.outcome is Outcome.INSERTED:
+                        done.indexed += 1
+                    else:
+                        losers.append(
+                            Tombstone(Locator.unpack(entry.locator), None, Reason.DUPLICATE, uid, now_us())
+                        )
+                if losers:
+                    store.tombstone(losers)
+                    store.remove([loser.locator for loser in losers])
+                    done.duplicates += len(losers)
+                progress(len(batch))
+            index.close()
+            _swap(place, fresh)
+            for writer in store.dead_writers():
+                with store.recovering(writer):
+                    pass  # all that it left has been accounted for
+        finally:
+            index.close()
+            store.close()
+    return done
+
+
+def _instances(store: Store, done: Reindexed) -> Iterator[KeptInstance]:
+    # Each writer's files, and its frames, come in its own order of reception; merged, in the archive's.
+    runs = []
+    for writer in store.writers():
+        runs.append(store.walk({writer: Mark(writer, 0, SEQUENCE_LIMIT, 0)}, writers=[writer]))
+        runs.append(store.walk({writer: Mark(writer, SEQUENCE_LIMIT, 0, 0)}, writers=[writer], check=True))
+    yield from heapq.merge(*(_read(store, run, done) for run in runs), key=lambda found: found.entry.stamp)
+
+
+def _read(store: Store, run: Iterator[Kept], done: Reindexed) -> Iterator[KeptInstance]:
+    for kept in run:
+        try:
+            yield read_instance(store, kept.locator)
+        except (CorruptError, NotFoundError, UnparsableError) as exc:
+            log.error("left out", where=str(kept.locator), why=str(exc))
+            done.unreadable += 1
+
+
+def _swap(place: Place, fresh: os.PathLike[str]) -> None:
+    old = place.root / "index.old"
+    try:
+        shutil.rmtree(old, ignore_errors=True)
+        if place.index.exists():
+            place.index.rename(old)
+        os.rename(fresh, place.index)  # noqa: PTH104 - the pair of renames reads as one
+        handle = os.open(place.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as exc:
+        raise from_os_error(exc, f"putting the new index of {place.root} in its place") from exc

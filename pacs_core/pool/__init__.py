@@ -1,0 +1,1 @@
+"""Running: processes and threads; knows nothing of DICOM."""
