@@ -1,0 +1,27 @@
+"""The SCU side of each service."""
+
+from pacs_core._ext.associate import UserIdentity
+from pacs_core.client.association import (
+    VERIFICATION,
+    Answer,
+    Association,
+    Remote,
+    Timeouts,
+)
+from pacs_core.client.client import Client
+from pacs_core.client.sending import Sent
+from pacs_core.client.sources import Part, part_of_bytes, part_of_file
+
+__all__ = [
+    "VERIFICATION",
+    "Answer",
+    "Association",
+    "Client",
+    "Part",
+    "Remote",
+    "Sent",
+    "Timeouts",
+    "UserIdentity",
+    "part_of_bytes",
+    "part_of_file",
+]

@@ -1,0 +1,1 @@
+"""The DIMSE edge, SCP side: pynetdicom's interfaces over the native wire."""

@@ -1,0 +1,54 @@
+"""From what went wrong to the status of a DIMSE response: one table.
+
+C-STORE's are those of PS3.4 B.2.3 and PS3.7 Annex C; where the standard leaves a choice it is made here.
+"""
+
+from __future__ import annotations
+
+from pacs_core import errors
+from pacs_core.errors import PacsError
+
+SUCCESS = 0x0000
+PENDING = 0xFF00
+PENDING_WARNING = 0xFF01
+CANCELLED = 0xFE00
+ELEMENTS_DISCARDED = 0xB006
+DATA_SET_DOES_NOT_MATCH_WARNING = 0xB007
+OUT_OF_RESOURCES = 0xA700
+DATA_SET_DOES_NOT_MATCH = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+PROCESSING_FAILURE = 0x0110
+DUPLICATE_SOP_INSTANCE = 0x0111
+NO_SUCH_SOP_INSTANCE = 0x0112
+NOT_AUTHORIZED = 0x0124
+
+_STATUS: dict[type[PacsError], int] = {
+    errors.ArchiveError: PROCESSING_FAILURE,
+    errors.AssociationError: PROCESSING_FAILURE,
+    errors.ConfigError: PROCESSING_FAILURE,
+    errors.CorruptError: PROCESSING_FAILURE,
+    errors.DuplicateError: DUPLICATE_SOP_INSTANCE,
+    errors.IdentifierError: DATA_SET_DOES_NOT_MATCH,
+    errors.MismatchError: DATA_SET_DOES_NOT_MATCH,
+    errors.NotFoundError: NO_SUCH_SOP_INSTANCE,
+    errors.NotPermittedError: NOT_AUTHORIZED,
+    errors.OutOfResourcesError: OUT_OF_RESOURCES,
+    errors.RefusedError: PROCESSING_FAILURE,
+    errors.StorageError: OUT_OF_RESOURCES,
+    errors.UnparsableError: CANNOT_UNDERSTAND,
+    errors.WorkerError: PROCESSING_FAILURE,
+}
+
+
+def status_of(error: BaseException) -> int:
+    """The status for `error`; what is none of ours is a processing failure (0110)."""
+    for kind in type(error).__mro__:
+        if kind in _STATUS:
+            return _STATUS[kind]
+    return PROCESSING_FAILURE
+
+
+def comment_of(error: BaseException) -> str:
+    """Error Comment (0000,0902), LO: at most 64 characters of what happened, and no value of a patient's."""
+    text = str(error.args[0]) if isinstance(error, PacsError) and error.args else "internal failure"
+    return "".join(c if c.isprintable() and c != "\\" else "?" for c in text)[:64]
