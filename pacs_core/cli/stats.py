@@ -1,0 +1,39 @@
+"""`pacs-core stats`: what an archive holds."""
+
+from __future__ import annotations
+
+import click
+
+from pacs_core.cli.opening import open_archive
+from pacs_core.cli.options import Invocation, common
+
+
+@click.command
+@common()
+def command(call: Invocation) -> None:
+    """Show how many patients, studies, series and instances are held, and how large they are."""
+    with open_archive(call, create=False) as archive:
+        held = archive.stats()
+    call.show(
+        held._asdict(),
+        "\n".join(
+            (
+                f"patients   {held.patients:>12,}",
+                f"studies    {held.studies:>12,}",
+                f"series     {held.series:>12,}",
+                f"instances  {held.instances:>12,}",
+                f"size       {size(held.bytes):>12}",
+                f"index      {size(held.index_bytes):>12}",
+            )
+        ),
+    )
+
+
+def size(count: int) -> str:
+    """Bytes for people: 1536 is ``1.5 KiB``."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

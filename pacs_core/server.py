@@ -1,0 +1,292 @@
+"""The server: a supervisor that listens, and processes that serve associations on one archive."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from contextlib import ExitStack
+from functools import lru_cache
+from typing import Any
+
+from pydicom.uid import UID
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from pacs_core.archive import Archive
+from pacs_core.archive.place import Place
+from pacs_core.config import Decision, PeerBook, Peers, Refusal, Service, Settings, TlsSettings
+from pacs_core.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs_core.dimse.find import ROOTS, FindService
+from pacs_core.dimse.negotiation import LIMIT_EXCEEDED, Preferences, Rejection
+from pacs_core.dimse.server import AssociationServer, Budget, Wire
+from pacs_core.dimse.store import StoreService, failure_of
+from pacs_core.errors import ConfigError
+from pacs_core.logs import configure, get_logger
+from pacs_core.pool.child import Connection, Inbox
+from pacs_core.pool.profile import Workload, profile
+from pacs_core.pool.supervisor import Limits, Supervisor, listen
+
+log = get_logger("server")
+
+# PS3.8 9.3.4; the address of a known AE title is part of recognising it.
+_REJECTIONS = {Refusal.CALLED_AET: (1, 1, 7), Refusal.CALLING_AET: (1, 1, 3), Refusal.ADDRESS: (1, 1, 3)}
+
+
+class Server:
+    """A DICOM node on one archive, in processes of its own.
+
+    >>> Server(Settings()).run()            # doctest: +SKIP
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._supervisor: Supervisor | None = None
+
+    def run(self) -> int:
+        """Serve until SIGTERM, SIGINT or `stop`; the exit code: 0 if all ended in order.
+
+        Raises
+        ------
+        ConfigError
+            An address can't be listened on, a certificate can't be used, the peers file is wrong.
+        ArchiveError
+            The archive can't be used, or another server has it.
+        """
+        settings = self.settings
+        with ExitStack() as stack:
+            place = Place.at(settings.archive.path, create=True)
+            stack.enter_context(place.server_lock())
+            # What is wrong is said here, once, and not by each process.
+            Archive.of(settings.archive).close()
+            PeerBook(settings)
+            secure = tls_context(settings.tls) is not None
+            listeners = [] if settings.tls.only else listen(settings.server.host, settings.server.port)
+            plain = len(listeners)
+            if secure:
+                listeners += listen(settings.server.host, settings.tls.port)
+            processes = profile(Workload.INGEST, processes=settings.pool.acceptors).processes
+            self._supervisor = Supervisor(
+                listeners,
+                target="pacs_core.server:serve_connections",
+                argument=(settings, plain),
+                processes=processes,
+                limits=Limits(
+                    settings.server.maximum_associations, settings.server.maximum_associations_per_peer
+                ),
+                drain_seconds=settings.server.drain_seconds,
+                listening=lambda: log.info(
+                    "listening",
+                    host=settings.server.host,
+                    port=listeners[0].getsockname()[1] if plain else None,
+                    tls_port=listeners[plain].getsockname()[1] if secure else None,
+                    aet=settings.server.aet,
+                    archive=str(place.root),
+                    processes=processes,
+                ),
+            )
+            return self._supervisor.run()
+
+    def stop(self) -> None:
+        """Drain and return from `run`; from any thread. Called again: at once."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
+
+
+def serve_connections(inbox: Inbox, argument: tuple[Settings, int]) -> None:
+    """One serving process: takes connections from the supervisor until it says that no more will come."""
+    settings, plain = argument
+    configure(settings.log)
+    with Archive.of(settings.archive) as archive:
+        node = Node(settings, archive, inbox)
+        inbox.ready()
+        while (connection := inbox.receive()) is not None:
+            node.serve(connection, secure=connection.listener >= plain)
+        node.drain(inbox.remaining)
+
+
+class Node:
+    """The edge of one serving process: its services, and the connections it was handed."""
+
+    def __init__(self, settings: Settings, archive: Archive, inbox: Inbox) -> None:
+        self._admission = Admission(settings)
+        services = StoreService(
+            archive.ingest,
+            lambda request: self._admission.may(
+                request.calling_ae_title, request.called_ae_title, request.address, Service.STORE
+            ),
+        )
+        finding = FindService(
+            archive,
+            settings.server.aet,
+            lambda calling, called, address: self._admission.may(calling, called, address, Service.FIND),
+        )
+        entity = application_entity(settings)
+        wire = settings.wire
+        shared: dict[str, Any] = {
+            "storage": services,
+            "admission": self._admission,
+            "failure": failure_of,
+            "preferences": Preferences(
+                requestors_order=not wire.prefer_own_transfer_syntax,
+                unknown_storage=wire.accept_unknown_sop_classes,
+                unknown_transfer_syntaxes=wire.accept_unknown_transfer_syntaxes,
+            ),
+            "spool_at": wire.spool_at,
+            "budget": Budget(wire.memory_budget),
+        }
+        handlers = [(evt.EVT_C_FIND, finding.handle)]
+        context = tls_context(settings.tls)
+        self._servers = {
+            secure: _Handed(
+                entity,
+                settings.server.aet,
+                tls,
+                handlers,
+                _Counted(inbox, **shared),
+            )
+            for secure, tls in ((False, None), (True, context))
+        }
+
+    def serve(self, connection: Connection, *, secure: bool) -> None:
+        """Begin an association on a connection; the supervisor hears when it is closed."""
+        server = self._servers[secure]
+        server.counted.expect(connection)
+        try:
+            server.serve_connection(connection.socket, (connection.address, connection.port))
+        except (OSError, RuntimeError) as exc:
+            log.error("connection lost before it was served", address=connection.address, exc_info=exc)
+            connection.socket.close()
+            server.counted.forget(connection)
+
+    def drain(self, seconds: float) -> None:
+        """Let messages in hand finish, then end all associations."""
+        deadline = time.monotonic() + seconds
+        threads = [
+            threading.Thread(target=server.drain, args=(deadline,)) for server in self._servers.values()
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+class Admission:
+    """Who may come in, and what for: the known peers and the policy, as they are now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._book = PeerBook(settings)
+        self._problem: str | None = None
+
+    def __call__(self, calling: str, called: str, address: str) -> Rejection | None:
+        """The rejection of an association request, None to let it in."""
+        refusal = self._decide(calling, called, address)
+        if refusal.refusal is None:
+            return None
+        return Rejection(
+            *_REJECTIONS[refusal.refusal], f"{refusal.refusal.value}; to admit it: {refusal.hint}"
+        )
+
+    def may(self, calling: str, called: str, address: str, service: Service) -> bool:
+        """Whether an admitted peer may use a service."""
+        return self._decide(calling, called, address).may(service)
+
+    def _decide(self, calling: str, called: str, address: str) -> Decision:
+        peers = self._book.current()
+        if self._book.problem != self._problem:
+            self._problem = self._book.problem
+            if self._problem is not None:
+                log.error("the peers file is wrong; the peers of before stay", why=self._problem)
+        return _decision(peers, calling, called, address)
+
+
+@lru_cache(maxsize=4096)
+def _decision(peers: Peers, calling: str, called: str, address: str) -> Decision:
+    return peers.admit(calling, called, address)
+
+
+class _Counted(Wire):
+    """The associations of one server of a process, whose limits are the supervisor's."""
+
+    def __init__(self, inbox: Inbox, **shared: Any) -> None:
+        super().__init__(**shared)
+        self._inbox = inbox
+        self._connections: dict[tuple[str, int], Connection] = {}
+
+    def expect(self, connection: Connection) -> None:
+        """A connection is about to be served."""
+        self._connections[connection.address, connection.port] = connection
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is closed."""
+        self._connections.pop((connection.address, connection.port), None)
+        self._inbox.closed(connection.number)
+
+    def count(self, assoc: Any) -> Rejection | None:
+        """Over the limit is what the supervisor found so when it accepted."""
+        return LIMIT_EXCEEDED if self._connections[assoc.address[:2]].over_limit else None
+
+    def ended(self, assoc: Any) -> None:
+        super().ended(assoc)
+        self.forget(self._connections[assoc.address[:2]])
+
+
+class _Handed(AssociationServer):
+    """A server that listens nowhere: its connections are handed to it."""
+
+    def __init__(
+        self, entity: AE, aet: str, tls: ssl.SSLContext | None, handlers: list[Any], counted: _Counted
+    ) -> None:
+        self.counted = counted
+        super().__init__(
+            entity, ("127.0.0.1", 0), aet, entity.supported_contexts, tls, handlers, wire=counted
+        )
+
+    def server_bind(self) -> None:
+        """Nothing to bind."""
+
+    def server_activate(self) -> None:
+        """Nothing to listen on."""
+
+
+def application_entity(settings: Settings) -> AE:
+    """Our AE: what it supports, its timeouts and limits. Whoever accepts counts connections, not it."""
+    entity = AE(settings.server.aet)
+    entity.maximum_pdu_size = settings.wire.maximum_pdu_length
+    entity.acse_timeout = settings.wire.artim_timeout
+    entity.dimse_timeout = settings.wire.dimse_timeout
+    entity.network_timeout = settings.wire.network_timeout
+    entity.maximum_associations = 1 << 30
+    entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    entity.add_supported_context(Verification)
+    for root in ROOTS:
+        entity.add_supported_context(root)
+    storage = [UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts]
+    for uid in dict.fromkeys([*storage, *map(UID, settings.wire.sop_classes)]):
+        entity.add_supported_context(uid, ALL_TRANSFER_SYNTAXES)
+    return entity
+
+
+def tls_context(settings: TlsSettings) -> ssl.SSLContext | None:
+    """The server's side of TLS 1.2 or later, None without a certificate.
+
+    Raises
+    ------
+    ConfigError
+        A file can't be read or is not what it should be.
+    """
+    if not settings.certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    named = ("tls.certificate", settings.certificate)
+    try:
+        context.load_cert_chain(settings.certificate, settings.key)
+        if settings.client != "none":
+            named = ("tls.ca", settings.ca)
+            context.load_verify_locations(settings.ca)
+            context.verify_mode = ssl.CERT_REQUIRED if settings.client == "required" else ssl.CERT_OPTIONAL
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError(f"{named[0]}: {named[1]} can't be used: {exc}") from exc
+    return context
