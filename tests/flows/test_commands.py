@@ -1,0 +1,120 @@
+"""The commands as processes of their own, beside a server that works on the same archive."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pacs_core import Archive
+from tests.make import encoded, file, instance, uid
+from tests.raw import RawSender
+from tests.serving import pacs_core, serving, stats, until
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+def test_everything_works_while_the_server_runs(tmp_path: Path) -> None:
+    archive, folder = tmp_path / "archive", tmp_path / "in"
+    folder.mkdir()
+    for number in range(1, 6):
+        file(folder, instance(number, study=2, size=100_000))
+    with serving(archive) as server:
+        with RawSender(server.port, EXPLICIT) as sender:
+            assert sender.store(uid(1, 1, 1), encoded(instance(1))).status == 0
+        imported = json.loads(pacs_core("import", "--archive", str(archive), "--json", str(folder)).stdout)
+        assert imported["stored"] == 5
+        with Archive.open(archive) as embedded:
+            embedded.store(file(tmp_path, instance(1, study=3)))
+            assert embedded.holds(uid(1, 1, 1))
+        assert stats(archive)["instances"] == 7
+        with RawSender(server.port, EXPLICIT) as sender:  # what the others stored is a duplicate to it
+            assert sender.store(uid(3, 1, 1), encoded(instance(1, study=3))).status == 0
+        assert stats(archive)["instances"] == 7
+        verified = json.loads(pacs_core("verify", "--archive", str(archive), "--json").stdout)
+        assert verified["clean"]
+        assert verified["instances"] == 7
+        assert verified["findings"] == []
+        pacs_core("backup", "--archive", str(archive), str(tmp_path / "backup"))
+        pacs_core("export", "--archive", str(archive), str(tmp_path / "out"), "--study", uid(2))
+        assert len(list((tmp_path / "out").rglob("*.dcm"))) == 5
+        refused = pacs_core("reindex", "--archive", str(archive), check=1)
+        assert "in use" in refused.stderr
+        second = pacs_core("serve", "--archive", str(archive), "--port", "0", check=1)
+        assert "in use" in second.stderr
+        assert server.stop() == 0
+    pacs_core("restore", "--archive", str(tmp_path / "restored"), str(tmp_path / "backup"))
+    assert stats(tmp_path / "restored")["instances"] == 7
+    pacs_core("verify", "--archive", str(tmp_path / "restored"))
+
+
+def test_what_fails_is_said_in_one_line_and_by_the_exit_code(tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent")
+    for command in (["stats"], ["verify"], ["reindex"], ["export", str(tmp_path / "out")]):
+        failed = pacs_core(*command, "--archive", absent, check=1)
+        assert "no archive" in failed.stderr
+        assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "absent").exists()
+    pacs_core("stats", "--no-such-flag", check=2)
+    pacs_core("stats", "--set", "archive.nonsense=1", check=2)
+    (tmp_path / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x10\x00UI\xff\x00")
+    failed = pacs_core(
+        "import", "--archive", str(tmp_path / "archive"), str(tmp_path / "broken.dcm"), check=1
+    )
+    assert "broken.dcm" in failed.stderr
+    failed = pacs_core(
+        "export", "--archive", str(tmp_path / "archive"), str(tmp_path / "o"), "--study", "1", check=1
+    )
+    assert "no study 1" in failed.stderr
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    with serving(tmp_path / "one") as server:
+        failed = pacs_core("serve", "--archive", str(tmp_path / "two"), "--port", str(server.port), check=2)
+        assert str(server.port) in failed.stderr
+
+
+def test_an_import_that_is_interrupted_goes_on_later(tmp_path: Path) -> None:
+    archive, folder = tmp_path / "archive", tmp_path / "in"
+    folder.mkdir()
+    for number in range(1, 401):
+        file(folder, instance(number, size=100_000))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pacs_core", "import", "--archive", str(archive), str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert until(lambda: len(list(archive.glob("objects/*/*/*/*.dcm"))) > 5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    before = stats(archive)["instances"]
+    assert 0 < before < 400
+    pacs_core("verify", "--archive", str(archive))
+    pacs_core("import", "--archive", str(archive), str(folder))
+    assert stats(archive)["instances"] == 400
+    pacs_core("verify", "--archive", str(archive))
+
+
+def test_the_server_drains_on_sigterm(tmp_path: Path) -> None:
+    """An instance that is on its way when the server is told to stop is taken and acknowledged."""
+    archive = tmp_path / "archive"
+    data = encoded(instance(1, size=400_000))
+    with serving(archive) as server:
+        with RawSender(server.port, EXPLICIT) as sender:
+            sender.begin(uid(1, 1, 1))
+            sender.data(data[:200_000], last=False)
+            time.sleep(0.3)
+            os.kill(server.process.pid, signal.SIGTERM)
+            time.sleep(0.3)
+            sender.data(data[200_000:])
+            assert sender.response().status == 0
+            sender.released = lambda: None  # type: ignore[method-assign]  # the server ends the association
+        assert server.process.wait(20) == 0
+    assert stats(archive)["instances"] == 1
