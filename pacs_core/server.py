@@ -10,13 +10,13 @@ from functools import lru_cache
 from typing import Any
 
 from pydicom.uid import UID
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from pacs_core.archive import Archive
 from pacs_core.archive.place import Place
 from pacs_core.config import Decision, PeerBook, Peers, Refusal, Service, Settings, TlsSettings
-from pacs_core.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs_core.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, STORABLE
 from pacs_core.dimse.find import ROOTS, FindService
 from pacs_core.dimse.negotiation import LIMIT_EXCEEDED, Preferences, Rejection
 from pacs_core.dimse.server import AssociationServer, Budget, Wire
@@ -264,7 +264,7 @@ def application_entity(settings: Settings) -> AE:
         entity.add_supported_context(root)
     storage = [UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts]
     for uid in dict.fromkeys([*storage, *map(UID, settings.wire.sop_classes)]):
-        entity.add_supported_context(uid, ALL_TRANSFER_SYNTAXES)
+        entity.add_supported_context(uid, list(STORABLE))
     return entity
 
 

@@ -120,6 +120,11 @@ TRANSFER_SYNTAXES: dict[str, TransferSyntax] = {
     **{uid: TransferSyntax(uid, name, encapsulated=True) for uid, name in _ENCAPSULATED},
 }
 
+_NO_DATA_SETS = frozenset({"1.2.840.10008.1.2.6.1", "1.2.840.10008.1.2.6.2"})  # MIME, XML
+
+STORABLE = tuple(uid for uid in TRANSFER_SYNTAXES if uid not in _NO_DATA_SETS)
+"""Every transfer syntax that a data set can cross an association in, retired ones too."""
+
 
 def transfer_syntax(uid: str) -> TransferSyntax:
     """The transfer syntax of that UID.

@@ -16,6 +16,8 @@ from tests.interop.certificates import Trust
 from tests.interop.files import Sample
 
 STARTUP_SECONDS = 30
+_DEFLATED_IMAGE_FRAME = "1.2.840.10008.1.2.8.1"
+"""Orthanc 1.10 takes it in but can't send it: its job fails before a byte of the instance is on the wire."""
 
 
 class Orthanc:
@@ -70,7 +72,8 @@ def orthanc(
             }
         },
     }
-    if trust is not None and trust.identity is not None:
+    if trust is not None:
+        assert trust.identity is not None  # Orthanc 1.10 refuses to speak TLS without one
         settings |= {
             "DicomTlsCertificate": str(trust.identity.certificate),
             "DicomTlsPrivateKey": str(trust.identity.key),
@@ -103,7 +106,11 @@ def send(running: Orthanc, samples: Sequence[Sample]) -> int:
 
     Files whose UIDs have the VR UN are left out, as by `clients.dcmsend`, and for the same reason.
     """
-    files = [sample.path for sample in samples if not sample.uid_of_unknown_vr]
+    files = [
+        sample.path
+        for sample in samples
+        if not sample.uid_of_unknown_vr and sample.transfer_syntax_uid != _DEFLATED_IMAGE_FRAME
+    ]
     identifiers = [identifier for path in files if (identifier := running.upload(path))]
     assert len(set(identifiers)) == len(identifiers) >= 0.95 * len(files)
     running.echo()

@@ -37,6 +37,8 @@ class Sent(NamedTuple):
 
     send: Send
     without_tls: bool
+    with_certificate: bool
+    """It speaks TLS only with a certificate of its own."""
     archive: Path
     acknowledged: int
     crossed: Counter[str]
@@ -91,7 +93,14 @@ def sent(
         acknowledged = send(tap.port, None, samples)
         tap.close()
         assert server.stop() == 0
-    yield Sent(send, request.param == "dcmsend", archive, acknowledged, digests(tap.data_sets))
+    yield Sent(
+        send,
+        request.param == "dcmsend",
+        request.param == "orthanc",
+        archive,
+        acknowledged,
+        digests(tap.data_sets),
+    )
     shutil.rmtree(folder)
 
 
@@ -133,7 +142,8 @@ def test_the_same_over_tls(
 ) -> None:
     if sent.without_tls:
         pytest.skip("this client speaks no TLS")
-    trust = authorities.client if client == "required" else authorities.anonymous
+    shown = client == "required" or sent.with_certificate
+    trust = authorities.client if shown else authorities.anonymous
     archive = tmp_path / "archive"
     settings = server_settings(authorities.ours, authorities.server, client=client)
     with serving(archive, *ANY_CLASS, *settings) as server:

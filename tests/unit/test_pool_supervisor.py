@@ -185,7 +185,8 @@ def test_a_thousand_bare_connects_leave_no_count_and_no_descriptor(serve: Callab
     for _ in range(1000):
         socket.create_connection(("127.0.0.1", served.port), timeout=10).close()
     wait_until(lambda: served.connect().over_limit is False)
-    assert len(list(descriptors.iterdir())) == before
+    # The last of them may still be on its way to a child.
+    wait_until(lambda: len(list(descriptors.iterdir())) == before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
