@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from pacs_core.archive.find import find
-from pacs_core.archive.heirs import heirs_of
-from pacs_core.archive.ingest import Arriving, Duplicates, Ingest, Stored, now_us
+from pacs_core.archive.ingest import Arriving, Duplicates, Ingest, Stored
 from pacs_core.archive.place import Place
-from pacs_core.archive.recover import Recovered, recover
+from pacs_core.archive.recover import Recovered, recover, stands
 from pacs_core.config import ArchiveSettings
 from pacs_core.dicom.attributes import Level
 from pacs_core.dicom.header import scan
 from pacs_core.dicom.part10 import split
-from pacs_core.errors import NotFoundError, PacsError, from_os_error
+from pacs_core.errors import NotFoundError, OutOfResourcesError, from_os_error
 from pacs_core.index import Index, Located, Stats
-from pacs_core.store import Locator, Opened, Reason, Store, Syscalls, Tombstone
+from pacs_core.logs import get_logger
+from pacs_core.store import Locator, Opened, Store, Syscalls
+
+log = get_logger("archive")
 
 CHUNK = 1 << 20
 
@@ -30,8 +33,9 @@ class Archive:
     ...     archive.store("image.dcm")
     """
 
-    def __init__(self, place: Place, store: Store, index: Index, ingest: Ingest) -> None:
+    def __init__(self, place: Place, store: Store, index: Index, ingest: Ingest, lease: ExitStack) -> None:
         self.place = place
+        self._lease = lease
         self.ingest = ingest
         self.objects = store
         self.index = index
@@ -65,21 +69,25 @@ class Archive:
         Raises
         ------
         ArchiveError
-            Not there, not an archive, on a network file system, or of a newer schema.
+            Not there, not an archive, being rebuilt, without its index, on a network file system, or of a
+            newer schema.
         """
         place = Place.at(path, create=create)
-        index = Index.open(place.index, map_size=map_size)
-        try:
-            # A reader that died would keep every page that it might have read from being used again.
-            index.reader_check()
+        with ExitStack() as stack:
+            stack.enter_context(place.in_use())
             store = Store.open(place.root, small=small, syscalls=syscalls)
             with place.recovery_lock():
-                recover(store, index)
-        except BaseException:
-            index.close()
-            raise
-        ingest = Ingest(store, index, duplicates=duplicates, accept_mismatch=accept_mismatch, batch=batch)
-        return cls(place, store, index, ingest)
+                # Where something was kept once, an empty index would be a loss that nobody sees.
+                index = Index.open(place.index, map_size=map_size, create=not store.writers())
+                stack.callback(index.close)
+                # A reader that died would keep every page that it might have read from being used again.
+                index.reader_check()
+                try:
+                    recover(store, index)
+                except OutOfResourcesError as exc:
+                    log.error("what a crash has left is settled when there is room", why=str(exc))
+            ingest = Ingest(store, index, duplicates=duplicates, accept_mismatch=accept_mismatch, batch=batch)
+            return cls(place, store, index, ingest, stack.pop_all())
 
     @classmethod
     def of(cls, settings: ArchiveSettings, *, create: bool = True) -> Archive:
@@ -95,8 +103,8 @@ class Archive:
 
     def close(self) -> None:
         """Let what is under way end, then give up files, locks and the index."""
-        self.objects.close(clean=self.ingest.close())
-        self.index.close()
+        with self._lease:
+            self.objects.close(clean=self.ingest.close())
 
     def __enter__(self) -> Archive:
         return self
@@ -169,23 +177,12 @@ class Archive:
         return self.index.instances()
 
     def delete(self, sop_instance_uids: Sequence[str]) -> int:
-        """Remove instances: tombstones first, then their records, then their bytes. Returns how many."""
-        with self.index.exclusive():
-            found = [(uid, self.index.locate(uid)) for uid in dict.fromkeys(map(str, sop_instance_uids))]
-            gone = [(uid, Locator.unpack(at.locator)) for uid, at in found if at is not None]
-            if not gone:
-                return 0
-            tombstones = [Tombstone(at, None, Reason.DELETED, uid, now_us()) for uid, at in gone]
-            self.objects.tombstone(tombstones)
-            uids = [uid for uid, _ in gone]
-            try:
-                self.index.remove(uids, heirs=heirs_of(self.index, self.objects, uids))
-            except PacsError:
-                self.index.reopen()
-                self.objects.retract([t for t in tombstones if self.index.held(t.uid)])
-                raise
-        self.objects.remove([at for _, at in gone])
-        return len(gone)
+        """Remove instances, as `Ingest.remove`; returns how many."""
+        return self.ingest.remove([str(uid) for uid in sop_instance_uids])
+
+    def sweep(self) -> int:
+        """Free what was removed while a backup needed it; returns how many instances and segments went."""
+        return self.objects.sweep(lambda tombstone: stands(self.index, tombstone))
 
     def stats(self) -> Stats:
         """Counts and sizes, read from the index."""

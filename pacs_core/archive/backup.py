@@ -1,8 +1,10 @@
 """Backup and restore of an archive that goes on working meanwhile.
 
-The index is copied first, at one moment; then the bytes, while removals leave theirs in place. So
-everything that the copied index names is in the copy; what arrived later is there as well and is adopted
-when the copy is opened. A second backup to the same place copies what is new or has changed.
+The index is copied first, at one moment; then the bytes, while removals leave theirs in place; then the
+decisions. So everything that the copied index names is in the copy. The copy looks like an archive whose
+processes died: when it is opened, what arrived later is adopted, and what was decided later is carried
+out, or taken back where the bytes came too late. A second backup to the same place copies what is new or
+has changed.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pacs_core.archive.archive import Archive
+from pacs_core.archive.place import Place, make_folders, swap_in, sync_folder
 from pacs_core.errors import ArchiveError, from_os_error
+from pacs_core.store import CLEAN, LOCK
 
 GRAIN = 2_000_000_000
 """Nanoseconds after which a file's time tells that it has changed, on any file system."""
@@ -37,29 +41,47 @@ def backup(archive: Archive, target: Path, *, progress: Callable[[int], None] = 
     Raises
     ------
     ArchiveError
-        `target` is neither empty nor an earlier backup, or lies inside the archive.
+        `target` is neither empty nor an earlier backup of this archive, is in use, or lies inside the
+        archive.
     """
-    target = target.absolute()
-    if target == archive.place.root or archive.place.root in target.parents:
+    root = archive.place.root.resolve()
+    target = target.resolve()
+    if target == root or root in target.parents:
         raise ArchiveError(f"{target} lies inside the archive that is to be copied there")
-    if target.exists() and any(target.iterdir()) and not (target / "objects").is_dir():
-        raise ArchiveError(f"{target} is neither empty nor an earlier backup")
     copied = Copied()
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        with archive.objects.hold():
+        if target.exists() and any(target.iterdir()):
+            _check_target(root, target)
+        else:
+            make_folders(target)
+        with Place(target).alone(), archive.objects.hold():
             fresh = target / "index.new"
             shutil.rmtree(fresh, ignore_errors=True)
             archive.index.snapshot(fresh)
             # The earlier index names bytes that are still in `target`; it goes when the new one's are too.
             for name in ("objects", "journal"):
-                _copy_tree(archive.place.root / name, target / name, copied, progress)
-            shutil.rmtree(target / "index", ignore_errors=True)
-            fresh.rename(target / "index")
-        _sync_folder(target)
+                _copy_tree(root / name, target / name, copied, progress)
+            swap_in(fresh, target / "index")
+        archive.sweep()
     except OSError as exc:
         raise from_os_error(exc, f"backing up to {target}") from exc
     return copied
+
+
+def _check_target(root: Path, target: Path) -> None:
+    """An earlier backup has writers of this archive only: files of one name are the same file then."""
+    if not (target / "objects").is_dir():
+        raise ArchiveError(f"{target} is neither empty nor an earlier backup")
+    for folder in (target / "objects").glob("w*/"):
+        ours = root / "objects" / folder.name / LOCK
+        try:
+            same = ours.read_bytes() == (folder / LOCK).read_bytes()
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise ArchiveError(
+                f"{target} is no backup of this archive, or was written to since: back up to another folder"
+            )
 
 
 def restore(source: Path, target: Path, *, progress: Callable[[int], None] = lambda _: None) -> Copied:
@@ -68,18 +90,24 @@ def restore(source: Path, target: Path, *, progress: Callable[[int], None] = lam
     Raises
     ------
     ArchiveError
-        `source` is no backup, or `target` holds something.
+        `source` is no backup, or `target` holds something else than a restore that was broken off.
     """
+    place = Place(target)
     if not (source / "index").is_dir() or not (source / "objects").is_dir():
         raise ArchiveError(f"{source} is no complete backup")
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and any(target.iterdir()) and not place.restoring.exists():
         raise ArchiveError(f"{target} is not empty: a restore never overwrites")
     copied = Copied()
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        for name in ("objects", "journal", "index"):
-            _copy_tree(source / name, target / name, copied, progress)
-        _sync_folder(target)
+        make_folders(target)
+        place.restoring.touch()
+        sync_folder(target)
+        with place.alone():
+            for name in ("objects", "journal", "index"):
+                _copy_tree(source / name, target / name, copied, progress)
+            sync_folder(target)
+            place.restoring.unlink()
+            sync_folder(target)
     except OSError as exc:
         raise from_os_error(exc, f"restoring {source}") from exc
     return copied
@@ -98,12 +126,14 @@ def _copy_tree(source: Path, target: Path, copied: Copied, progress: Callable[[i
             copied.bytes += found.st_size
         progress(found.st_size)
     for folder in [target, *(p for p in target.rglob("*") if p.is_dir())]:
-        _sync_folder(folder)
+        sync_folder(folder)
 
 
 def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
     for folder, _, names in os.walk(root):
         for name in names:
+            if name == CLEAN:
+                continue
             path = Path(folder, name)
             # What a removal or a finished write takes away meanwhile is not to be copied.
             with suppress(FileNotFoundError):
@@ -132,11 +162,3 @@ def _copy(source: Path, target: Path, found: os.stat_result) -> None:
         os.utime(write.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns if settled else 0))
         os.fsync(write.fileno())
     partial.replace(target)
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,13 +8,13 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from pacs_core.archive.archive import Archive
 from pacs_core.archive.ingest import Kept
+from pacs_core.dicom import media
 from pacs_core.dicom.attributes import Level
 from pacs_core.dicom.uids import is_valid_uid
 from pacs_core.errors import CorruptError, NotFoundError, PacsError, from_os_error
@@ -27,6 +27,7 @@ PATIENT_ID = 0x00100020
 STUDY_UID = 0x0020000D
 SERIES_UID = 0x0020000E
 SOP_UID = 0x00080018
+_HEAD = 4096  # the file meta (PS3.10 7.1) with the time of reception is in it
 WANTED = frozenset({PATIENT_ID, STUDY_UID, SERIES_UID, SOP_UID})
 
 
@@ -51,13 +52,10 @@ class Exported:
 
 
 def files_below(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files that `paths` name, folders walked in order; links to folders are not followed."""
+    """The files that `paths` name, folders walked as `media.files_below` does."""
     for path in paths:
         if path.is_dir():
-            for folder, folders, names in os.walk(path):
-                folders.sort()
-                for name in sorted(names):
-                    yield Path(folder, name)
+            yield from media.files_below(path)
         else:
             yield path
 
@@ -69,7 +67,7 @@ def import_files(archive: Archive, paths: Iterable[Path], *, threads: int = 8) -
 
 def _import_one(archive: Archive, path: Path) -> Imported:
     try:
-        if not _looks_like_dicom(path):
+        if not media.looks_like_dicom(path) or media.is_dicomdir(path):
             return Imported(path, skipped=True)
         return Imported(path, kept=archive.store(path).kept)
     except PacsError as exc:
@@ -78,24 +76,12 @@ def _import_one(archive: Archive, path: Path) -> Imported:
         return Imported(path, error=from_os_error(exc, f"reading {path}"))
 
 
-def _looks_like_dicom(path: Path) -> bool:
-    """A Part 10 prefix (PS3.10 7.1), or a first element of group 0002 or 0008 in either byte order.
-
-    A DICOMDIR (PS3.10 8.6) lists instances and is none.
-    """
-    if path.name == "DICOMDIR":
-        return False
-    with path.open("rb") as file:
-        head = file.read(132)
-    return head[128:132] == b"DICM" or head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
-
-
 def export_files(
     archive: Archive, out: Path, *, study_instance_uid: str | None = None, threads: int = 4
 ) -> Iterator[Exported]:
     """Write instances as Part 10 files to OUT/patient/study/series/instance.dcm, all or those of a study.
 
-    A file that is there with the right size stays: an export that was broken off goes on where it was.
+    A file that is there already stays: an export that was broken off goes on where it was.
     """
     made = _Folders(out)
     yield from _in_parallel(
@@ -115,9 +101,8 @@ def _export_one(archive: Archive, folders: _Folders, one: Mapping[int, str]) -> 
         folder = folders.make(one.get(PATIENT_ID, ""), one.get(STUDY_UID, ""), one.get(SERIES_UID, ""))
         target = folder / f"{safe_name(uid)}.dcm"
         with archive.open_instance(uid) as opened:
-            with suppress(FileNotFoundError):
-                if target.stat().st_size == opened.length:
-                    return Exported(uid, target, present=True)
+            if _is_there(opened, target):
+                return Exported(uid, target, present=True)
             partial = target.with_suffix(f".part{threading.get_ident()}")
             try:
                 with partial.open("wb") as file:
@@ -130,6 +115,17 @@ def _export_one(archive: Archive, folders: _Folders, one: Mapping[int, str]) -> 
         return Exported(uid, error=exc)
     except OSError as exc:
         return Exported(uid, error=from_os_error(exc, f"writing {uid}"))
+
+
+def _is_there(opened: Opened, target: Path) -> bool:
+    """Whether the file has these bytes: their length, and their head, which tells receptions apart."""
+    try:
+        with target.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != opened.length:
+                return False
+            return file.read(_HEAD) == os.pread(opened.fd, min(_HEAD, opened.length), opened.offset)
+    except FileNotFoundError:
+        return False
 
 
 def _copy(opened: Opened, target: int) -> None:

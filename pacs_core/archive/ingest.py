@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from pacs_core.archive.heirs import heirs_of
 from pacs_core.dicom.header import Header, HeaderScan, scan
 from pacs_core.dicom.part10 import Reception, encode_meta
 from pacs_core.errors import DuplicateError, MismatchError, PacsError, StorageError, UnparsableError
-from pacs_core.index import Entry, Index, Mark, Outcome
+from pacs_core.index import Entry, Index, Mark
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Reason, Staged, Store, Stream, Tombstone, crc32c
 
@@ -110,6 +111,7 @@ class Ingest:
         self._commit: GroupCommit[_Pending] = GroupCommit(self._work, limit=batch)
         self._claims = _Claims()
         self._doubtful: list[_Pending] = []
+        self._undecided: list[Tombstone] = []
 
     def store(self, arriving: Arriving, data: Buffer) -> Stored:
         """Keep a data set that is whole in memory (bytes as they crossed the wire, no file meta).
@@ -142,7 +144,55 @@ class Ingest:
     def close(self) -> bool:
         """Take nothing more; returns when nothing is under way, and whether all is accounted for."""
         self._commit.close()
-        return not self._doubtful
+        with suppress(PacsError):
+            self._decide()
+        return not self._doubtful and not self._undecided
+
+    def remove(self, uids: Sequence[str]) -> int:
+        """Take instances out: tombstones first, then their records, then their bytes. Returns how many.
+
+        Raises
+        ------
+        OutOfResourcesError, StorageError
+            All of them are held as before.
+        """
+        with self._index.exclusive():
+            self._decide()
+            found = [(uid, self._index.locate(uid)) for uid in dict.fromkeys(uids)]
+            gone = [(uid, Locator.unpack(at.locator)) for uid, at in found if at is not None]
+            if not gone:
+                return 0
+            tombstones = [Tombstone(at, None, Reason.DELETED, uid, now_us()) for uid, at in gone]
+            self._undecided = tombstones
+            try:
+                self._store.tombstone(tombstones)
+            except PacsError:
+                self._undecided = []  # the journal sees to it that none counts
+                raise
+            uids = [uid for uid, _ in gone]
+            try:
+                self._index.remove(uids, heirs=heirs_of(self._index, self._store, uids))
+            except BaseException:
+                with suppress(PacsError):
+                    self._decide()
+                raise
+            self._undecided = []
+        self._store.remove([at for _, at in gone])
+        return len(gone)
+
+    def _decide(self) -> None:
+        """After a failed removal: take the tombstones back of what is held all the same.
+
+        Until that is done nobody may be told that such an instance is held: it may be gone at the next start.
+        """
+        if not self._undecided:
+            return
+        with self._index.exclusive():
+            self._index.reopen()
+            held = [t for t in self._undecided if self._index.held(t.uid)]
+            if held:
+                self._store.retract(held)
+            self._undecided = []
 
     def begin(self, arriving: Arriving) -> Arrival:
         """Keep a data set while it arrives; memory stays bounded whatever its size."""
@@ -166,6 +216,7 @@ class Ingest:
         return True
 
     def _is_held(self, uid: str) -> bool:
+        self._decide()
         if self._duplicates is Duplicates.REPLACE or not self._index.held(uid):
             return False
         if self._duplicates is Duplicates.REJECT:
@@ -234,20 +285,22 @@ class Ingest:
         """Records of a batch; returns whose bytes have lost (their tombstones are durable)."""
         if self._duplicates is Duplicates.REPLACE:
             return self._record_replacing(published, mark)
-        results = self._index.commit([p.entry for p in published], mark=mark)
-        losers = []
-        for pending, result in zip(published, results, strict=True):
-            pending.kept = Kept.STORED
-            if result.outcome is Outcome.HELD:
-                # Another process was first.
+        with self._index.exclusive():
+            # Another process was first with these. Their tombstones come before the mark that covers them:
+            # nobody looks again at what lies before a mark.
+            losers = [p for p in published if self._index.held(p.uid)]
+            if losers:
+                self._store.tombstone([_tombstone(p, Reason.DUPLICATE) for p in losers])
+            for pending in losers:
                 pending.kept = Kept.HELD
-                losers.append(pending)
-            elif result.conflicts:
+            stored = [p for p in published if p.kept is None]
+            results = self._index.commit([p.entry for p in stored], mark=mark)
+        for pending, result in zip(stored, results, strict=True):
+            pending.kept = Kept.STORED
+            if result.conflicts:
                 log.warning(
                     "conflict with what is held", conflict=str(result.conflicts.name), uid=pending.uid
                 )
-        if losers:
-            self._store.tombstone([_tombstone(p, Reason.DUPLICATE) for p in losers])
         return [p.locator for p in losers if p.locator is not None]
 
     def _record_replacing(self, published: Sequence[_Pending], mark: Mark) -> list[Locator]:

@@ -2,6 +2,8 @@
 
 ARCHIVE/objects   instances           ARCHIVE/journal  tombstones and decisions
 ARCHIVE/index     what finds them     ARCHIVE/server.lock   held by the one server
+ARCHIVE/archive.lock   shared by all who have it open
+ARCHIVE/restoring      there while a restore into it is not finished
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +32,10 @@ _NETWORK = {
     0x7461636F: "OCFS2",
     0x564C: "NCP",
 }
+
+
+# What may be there before the archive is: known peers, and the locks.
+_BEFORE = frozenset({"peers.toml", "server.lock", "archive.lock", "recovery.lock"})
 
 
 class _Statfs(ctypes.Structure):
@@ -53,6 +60,7 @@ class Place:
         self.objects = root / "objects"
         self.index = root / "index"
         self.journal = root / "journal"
+        self.restoring = root / "restoring"
 
     @classmethod
     def at(cls, path: str | os.PathLike[str], *, create: bool) -> Place:
@@ -70,9 +78,11 @@ class Place:
             if not place.objects.is_dir():
                 if not create:
                     raise ArchiveError(f"no archive at {root}")
-                if root.is_dir() and any(root.iterdir()) and not (root / "server.lock").exists():
+                if root.is_dir() and any(entry.name not in _BEFORE for entry in root.iterdir()):
                     raise ArchiveError(f"{root} is neither empty nor an archive")
-                place.objects.mkdir(parents=True, exist_ok=True)
+                make_folders(place.objects)
+            if place.restoring.exists():
+                raise ArchiveError(f"the restore to {root} was broken off: run it again, to the same folder")
         except OSError as exc:
             raise from_os_error(exc, f"opening the archive at {root}") from exc
         kind = network_file_system(root)
@@ -93,13 +103,37 @@ class Place:
             yield
 
     @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Says that the archive is open here, to whoever wants it `alone`.
+
+        Raises
+        ------
+        ArchiveError
+            Somebody has it alone.
+        """
+        with self._locked("archive.lock", "a reindex, a backup to it or a restore is running", shared=True):
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps everybody else from opening it.
+
+        Raises
+        ------
+        ArchiveError
+            Some process has it open.
+        """
+        with self._locked("archive.lock", "a server, a command or another program has it open"):
+            yield
+
+    @contextmanager
     def recovery_lock(self) -> Iterator[None]:
         """One process at a time settles what dead ones have left."""
         with self._locked("recovery.lock", None):
             yield
 
     @contextmanager
-    def _locked(self, name: str, busy: str | None) -> Iterator[None]:
+    def _locked(self, name: str, busy: str | None, *, shared: bool = False) -> Iterator[None]:
         path = self.root / name
         try:
             handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o640)
@@ -107,9 +141,41 @@ class Place:
             raise from_os_error(exc, f"opening {path}") from exc
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+                kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+                fcntl.flock(handle, kind | (fcntl.LOCK_NB if busy else 0))
             except BlockingIOError as exc:
                 raise ArchiveError(f"the archive at {self.root} is in use: {busy}") from exc
             yield
         finally:
             os.close(handle)
+
+
+def swap_in(fresh: Path, place: Path) -> None:
+    """Put the folder `fresh` in the place of another, which may not be there.
+
+    Killed half-way it leaves nothing in that place: an archive without an index is not taken for empty.
+    """
+    old = place.with_name(place.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    fresh.rename(place)
+    sync_folder(place.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder, and those above it that are missing, durably."""
+    if not path.is_dir():
+        make_folders(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pacs_core.archive.heirs import heirs_of, read_instance
 from pacs_core.archive.ingest import now_us
 from pacs_core.errors import CorruptError, NotFoundError, UnparsableError
-from pacs_core.index import Index, Outcome
+from pacs_core.index import Entry, Index, Outcome
+from pacs_core.index import Mark as Accounted
 from pacs_core.logs import get_logger
-from pacs_core.store import Kept, Locator, Mark, Reason, State, Store, Tombstone
+from pacs_core.store import SEQUENCE_LIMIT, Kept, Locator, Mark, Reason, State, Store, Tombstone
 
 log = get_logger("archive.recover")
 
@@ -49,6 +50,7 @@ def recover(store: Store, index: Index) -> Recovered:
                     done.damaged += 1
                 else:
                     settle(store, index, kept, done)
+            index.commit([], mark=all_of(writer))
     if done.adopted or done.finished or done.discarded or done.damaged:
         log.warning(
             "settled what a crash had left",
@@ -69,34 +71,62 @@ def settle(store: Store, index: Index, kept: Kept, done: Recovered) -> None:
         log.error("bytes that do not check stay where they are", where=str(kept.locator), why=str(exc))
         done.damaged += 1
         return
-    [result] = index.commit([entry])
-    if result.outcome is Outcome.INSERTED:
-        done.adopted += 1
-    elif Locator.unpack(result.previous or b"") != kept.locator:
+    with index.exclusive():
+        if store.tombstone_of(kept.locator) is not None:
+            return  # deleted or replaced since it was found
+        [result] = index.commit([entry])
+        if result.outcome is Outcome.INSERTED:
+            done.adopted += 1
+            return
+        if Locator.unpack(result.previous or b"") == kept.locator:
+            return
         store.tombstone([Tombstone(kept.locator, None, Reason.DUPLICATE, uid, now_us())])
-        store.remove([kept.locator])
-        done.discarded += 1
+    store.remove([kept.locator])
+    done.discarded += 1
+
+
+def all_of(writer: int) -> Accounted:
+    """The mark of a writer that is gone and whose every trace is accounted for."""
+    return Accounted(writer, SEQUENCE_LIMIT, SEQUENCE_LIMIT, 0)
 
 
 def _finish_tombstones(store: Store, index: Index, done: Recovered) -> None:
-    """Deletions and replacements that were decided and not carried out."""
+    """Deletions and replacements that were decided and not carried out.
+
+    A replacement whose bytes are not there (a copy of the archive was made in between, or they were damaged)
+    is taken back: what is held stays.
+    """
     for tombstone in store.tombstones():
-        if not _stands(index, tombstone):
+        if not stands(index, tombstone):
             continue
         with index.exclusive():
             # A living process may have been between its decision and its record: now it is done.
-            if not _stands(index, tombstone):
+            if not stands(index, tombstone):
                 continue
-            heirs = heirs_of(index, store, [tombstone.uid])
-            if tombstone.successor is not None:
-                index.commit([read_instance(store, tombstone.successor).entry], replace=True, heirs=heirs)
+            if tombstone.reason is Reason.DELETED:
+                index.remove([tombstone.uid], heirs=heirs_of(index, store, [tombstone.uid]))
+            elif (entry := _successor(store, tombstone)) is not None:
+                heirs = heirs_of(index, store, [tombstone.uid])
+                index.commit([entry], replace=True, heirs=heirs)
             else:
-                index.remove([tombstone.uid], heirs=heirs)
+                store.retract([tombstone])
+                continue
         store.remove([tombstone.locator])
         done.finished += 1
 
 
-def _stands(index: Index, tombstone: Tombstone) -> bool:
+def _successor(store: Store, tombstone: Tombstone) -> Entry | None:
+    """The entry of the replacement, if it can be read."""
+    if tombstone.successor is None:
+        return None
+    try:
+        return read_instance(store, tombstone.successor, check=True).entry
+    except (CorruptError, NotFoundError, UnparsableError) as exc:
+        log.error("a replacement can't be read: what it was to replace stays", why=str(exc))
+        return None
+
+
+def stands(index: Index, tombstone: Tombstone) -> bool:
     """Whether the index still holds what the tombstone buries."""
     located = index.locate(tombstone.uid)
     return located is not None and Locator.unpack(located.locator) == tombstone.locator

@@ -7,7 +7,6 @@ follow the order of reception, which the file meta keeps, and what lost has a to
 from __future__ import annotations
 
 import heapq
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from itertools import islice
 
 from pacs_core.archive.heirs import KeptInstance, read_instance
 from pacs_core.archive.ingest import now_us
-from pacs_core.archive.place import Place
+from pacs_core.archive.place import Place, swap_in
+from pacs_core.archive.recover import all_of
 from pacs_core.errors import CorruptError, NotFoundError, UnparsableError, from_os_error
 from pacs_core.index import Index, Outcome
 from pacs_core.logs import get_logger
@@ -42,10 +42,10 @@ def reindex(
     small: int = 65536,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Reindexed:
-    """Replace the index by one rebuilt from `objects` and `journal`; the archive must not be served.
+    """Replace the index by one rebuilt from `objects` and `journal`; nobody may have the archive open.
 
     `progress` is told, batch by batch, how many more instances were looked at. Until the last step the old
-    index stays as it was.
+    index, and whatever it names, stays as it was.
 
     Raises
     ------
@@ -54,14 +54,15 @@ def reindex(
     """
     fresh = place.root / "index.new"
     done = Reindexed()
-    with place.server_lock(), place.recovery_lock():
+    with place.server_lock(), place.alone(), place.recovery_lock():
         shutil.rmtree(fresh, ignore_errors=True)
         store = Store.open(place.root, small=small)
         index = Index.open(fresh, map_size=map_size)
+        losers: list[Tombstone] = []
         try:
+            _take_back(store)
             instances = _instances(store, done)
             while batch := list(islice(instances, BATCH)):
-                losers = []
                 for (uid, entry), result in zip(
                     batch, index.commit([one.entry for one in batch]), strict=True
                 ):
@@ -71,13 +72,18 @@ def reindex(
                         losers.append(
                             Tombstone(Locator.unpack(entry.locator), None, Reason.DUPLICATE, uid, now_us())
                         )
-                if losers:
-                    store.tombstone(losers)
-                    store.remove([loser.locator for loser in losers])
-                    done.duplicates += len(losers)
                 progress(len(batch))
+            done.duplicates = len(losers)
+            for writer in store.writers():
+                index.commit([], mark=all_of(writer))
             index.close()
-            _swap(place, fresh)
+            try:
+                swap_in(fresh, place.index)
+            except OSError as exc:
+                raise from_os_error(exc, f"putting the new index of {place.root} in its place") from exc
+            if losers:
+                store.tombstone(losers)
+                store.remove([loser.locator for loser in losers])
             for writer in store.dead_writers():
                 with store.recovering(writer):
                     pass  # all that it left has been accounted for
@@ -85,6 +91,39 @@ def reindex(
             index.close()
             store.close()
     return done
+
+
+def _take_back(store: Store) -> None:
+    """Undo replacements whose bytes are nowhere, as recovery would: what they were to replace counts."""
+    told = {tombstone.locator: tombstone for tombstone in store.tombstones()}
+
+    def is_readable(locator: Locator) -> bool:
+        try:
+            read_instance(store, locator, check=True)
+        except (CorruptError, NotFoundError, UnparsableError):
+            return False
+        return True
+
+    def lands(tombstone: Tombstone) -> bool:
+        """Whether what came after it, and after that, is there, or was deleted in its turn."""
+        while tombstone.reason is Reason.SUPERSEDED and tombstone.successor is not None:
+            later = told.get(tombstone.successor)
+            if later is None:
+                return is_readable(tombstone.successor)
+            tombstone = later
+        return True
+
+    # The last replacement first: with it undone, those before it have a successor again.
+    for tombstone in sorted(told.values(), key=lambda tombstone: tombstone.time, reverse=True):
+        if (
+            tombstone.reason is not Reason.SUPERSEDED
+            or lands(tombstone)
+            or not is_readable(tombstone.locator)
+        ):
+            continue
+        log.error("a replacement can't be read: what it was to replace counts", uid=tombstone.uid)
+        store.retract([tombstone])
+        del told[tombstone.locator]
 
 
 def _instances(store: Store, done: Reindexed) -> Iterator[KeptInstance]:
@@ -103,20 +142,3 @@ def _read(store: Store, run: Iterator[Kept], done: Reindexed) -> Iterator[KeptIn
         except (CorruptError, NotFoundError, UnparsableError) as exc:
             log.error("left out", where=str(kept.locator), why=str(exc))
             done.unreadable += 1
-
-
-def _swap(place: Place, fresh: os.PathLike[str]) -> None:
-    old = place.root / "index.old"
-    try:
-        shutil.rmtree(old, ignore_errors=True)
-        if place.index.exists():
-            place.index.rename(old)
-        os.rename(fresh, place.index)  # noqa: PTH104 - the pair of renames reads as one
-        handle = os.open(place.root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as exc:
-        raise from_os_error(exc, f"putting the new index of {place.root} in its place") from exc

@@ -84,6 +84,8 @@ def verify(
             progress(len(batch))
     done.findings += (Finding(Fault.INDEX, "index", problem) for problem in archive.index.check())
     done.findings += _orphans(archive, _sorted(places), mend)
+    if mend:
+        archive.sweep()
     return done
 
 

@@ -11,7 +11,7 @@ from pacs_core.cli.progress import Progress
 @click.command
 @common()
 def command(call: Invocation) -> int:
-    """Rebuild the index from the kept instances alone; the server must not run meanwhile.
+    """Rebuild the index from the kept instances alone; nobody may have the archive open meanwhile.
 
     Exit code 1 when some instances could not be read.
     """

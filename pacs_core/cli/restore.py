@@ -15,7 +15,10 @@ from pacs_core.cli.stats import size
 @common()
 @click.argument("source", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def command(call: Invocation, source: Path) -> None:
-    """Make the archive, which must not be there yet, from the backup SOURCE."""
+    """Make the archive, which must not be there yet, from the backup SOURCE.
+
+    One that was broken off goes on when it is run again.
+    """
     from pacs_core.archive.backup import restore
 
     with Progress("restore", unit="B", quiet=call.json) as bar:

@@ -20,14 +20,13 @@ from pacs_core.client.association import (
 )
 from pacs_core.client.sending import Delivery, Sent, status_words
 from pacs_core.client.sources import (
-    MEDIA_STORAGE_DIRECTORY,
     Named,
     Part,
     files_of,
-    looks_like_dicom,
     part_of_bytes,
     part_of_file,
 )
+from pacs_core.dicom.media import MEDIA_STORAGE_DIRECTORY, looks_like_dicom
 from pacs_core.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.errors import AssociationError, PacsError, RefusedError, UnparsableError, from_os_error
 

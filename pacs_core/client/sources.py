@@ -5,11 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pacs_core.dicom.header import scanner
+from pacs_core.dicom.media import files_below
 from pacs_core.dicom.part10 import Meta, read_meta, split
 from pacs_core.dicom.uids import transfer_syntax
 from pacs_core.errors import StorageError, UnparsableError, from_os_error
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
     Sendable = str | os.PathLike[str] | Buffer
 
-MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 _HEAD = 4096
 _IDENTITY = scanner([(0x0008_0016, "UI"), (0x0008_0018, "UI")], inflate_limit=1 << 20)
 _UID = re.compile(r"[0-9.]{1,64}")
@@ -92,9 +93,12 @@ def part_of_file(path: Path) -> Part:
         It can't be read.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would be waited for
         try:
-            size = os.fstat(fd).st_size
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+                raise UnparsableError(f"{path}: not a regular file")
+            size = status.st_size
             head = os.pread(fd, _HEAD, 0)
         finally:
             os.close(fd)
@@ -135,21 +139,12 @@ def files_of(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Named]:
         yield from _below(Path(text))
 
 
-def looks_like_dicom(path: Path) -> bool:
-    """A Part 10 prefix (PS3.10 7.1), or a first element of group 0002 or 0008 in either byte order."""
-    with path.open("rb") as file:
-        head = file.read(132)
-    return head[128:132] == b"DICM" or head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
-
-
 def _below(path: Path) -> Iterator[Named]:
     if not path.is_dir():
         yield Named(path)
         return
-    for folder, folders, names in os.walk(path):
-        folders.sort()
-        for name in sorted(names):
-            yield Named(Path(folder, name), found=True)
+    for file in files_below(path):
+        yield Named(file, found=True)
 
 
 def _meta_of_head(head: bytes, size: int) -> Meta | None:

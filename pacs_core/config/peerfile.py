@@ -64,7 +64,12 @@ class PeerFile:
         with self._edited() as document:
             import tomlkit
 
-            peers = document.setdefault("peer", tomlkit.aot())
+            peers = document.get("peer")
+            if not isinstance(peers, tomlkit.items.AoT):  # none yet, or in the inline form
+                inline = [] if peers is None else peers.unwrap()
+                peers = document["peer"] = tomlkit.aot()
+                for one in inline:
+                    peers.append(tomlkit.item(one))
             table = next((table for table in peers if table.get("aet", "").strip() == aet.strip()), None)
             if table is None:
                 table = tomlkit.table()

@@ -94,7 +94,7 @@ def encode_meta(
 
     Raises
     ------
-    ValueError
+    UnparsableError
         If a UID has more than 1,024 characters.
     """
     head = _head(sop_class_uid, transfer_syntax_uid)
@@ -253,7 +253,7 @@ def _source(ae_title: str) -> bytes:
 def _uid_value(uid: str) -> bytes:
     value = uid.encode("utf-8", "replace")
     if len(value) > _UID_LIMIT:
-        raise ValueError(f"a UID of {len(value)} bytes")
+        raise UnparsableError(f"a UID of {len(value)} bytes")
     return value + b"\0" if len(value) & 1 else value
 
 

@@ -67,16 +67,16 @@ class CommitLock:
 class Opened:
     """An open index folder: LMDB, the meaning of its codes, and the commit lock."""
 
-    def __init__(self, path: Path, *, map_size: int, max_readers: int, readonly: bool) -> None:
+    def __init__(self, path: Path, *, map_size: int, max_readers: int, readonly: bool, create: bool) -> None:
         self.path = path
         self.readonly = readonly
         self.map_size = map_size
         self.users = 1
         try:
-            if not readonly:
+            if create and not readonly:
                 path.mkdir(parents=True, exist_ok=True)
-            elif not (path / "data.mdb").exists():
-                raise ArchiveError(f"no index in {path}")
+            elif not (path / "data.mdb").exists() or not (path / "data.mdb").stat().st_size:
+                raise ArchiveError(f"no index in {path}: `pacs-core reindex` makes it from what is kept")
         except OSError as exc:
             raise from_os_error(exc, f"open index {path}") from exc
         self.lock = None if readonly else CommitLock(path / "commit.lock")
@@ -196,7 +196,7 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def acquire(path: Path, *, map_size: int, max_readers: int, readonly: bool) -> Opened:
+def acquire(path: Path, *, map_size: int, max_readers: int, readonly: bool, create: bool) -> Opened:
     """The environment of `path`, shared with all in this process who have it open."""
     with _opened_lock:
         try:
@@ -209,7 +209,7 @@ def acquire(path: Path, *, map_size: int, max_readers: int, readonly: bool) -> O
                 raise ArchiveError(f"index {path} is open for reading only in this process already")
             opened.users += 1
             return opened
-        opened = Opened(path, map_size=map_size, max_readers=max_readers, readonly=readonly)
+        opened = Opened(path, map_size=map_size, max_readers=max_readers, readonly=readonly, create=create)
         status = path.stat()
         _opened[status.st_dev, status.st_ino] = opened
         return opened

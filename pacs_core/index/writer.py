@@ -29,8 +29,9 @@ class Index(Reader):
         map_size: int = env.MAP_SIZE,
         max_readers: int = env.MAX_READERS,
         readonly: bool = False,
+        create: bool = True,
     ) -> Self:
-        """Open the index in the folder `path`, made if need be.
+        """Open the index in the folder `path`, made if need be and `create` allows.
 
         Parameters
         ----------
@@ -41,9 +42,13 @@ class Index(Reader):
         Raises
         ------
         ArchiveError
-            No index there (`readonly`), not permitted, or of another schema version.
+            No index there (`readonly`, or not `create`), not permitted, or of another schema version.
         """
-        return cls(env.acquire(Path(path), map_size=map_size, max_readers=max_readers, readonly=readonly))
+        return cls(
+            env.acquire(
+                Path(path), map_size=map_size, max_readers=max_readers, readonly=readonly, create=create
+            )
+        )
 
     def __init__(self, opened: env.Opened) -> None:
         super().__init__(opened)

@@ -5,8 +5,11 @@ from pacs_core.store.files import Stream
 from pacs_core.store.local import Published, Staged, Store
 from pacs_core.store.reading import Opened
 from pacs_core.store.syscalls import Syscalls
+from pacs_core.store.writer import CLEAN, LOCK
 
 __all__ = [
+    "CLEAN",
+    "LOCK",
     "SEQUENCE_LIMIT",
     "Kept",
     "Locator",

@@ -7,7 +7,7 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -244,14 +244,15 @@ class Store:
         self._make_folders()
         return removal.hold(self._syscalls, self._objects)
 
-    def sweep(self) -> int:
+    def sweep(self, counts: Callable[[Tombstone], bool] = lambda _: False) -> int:
         """Free what tombstones bury but is still there, and segments in which nothing lives.
 
-        Returns how many instances and segments went; 0 while somebody holds a lease.
+        `counts` says that the index still holds what a tombstone buries: that stays. Returns how many
+        instances and segments went; 0 while somebody holds a lease.
         """
         if not writer.writer_numbers(self._objects):
             return 0
-        return removal.sweep(self._syscalls, self._objects, self._journal, self._reader)
+        return removal.sweep(self._syscalls, self._objects, self._journal, self._reader, counts)
 
     # Taking stock
 

@@ -11,10 +11,10 @@ import errno
 import fcntl
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from pacs_core.errors import PacsError
-from pacs_core.store.base import Locator, State
+from pacs_core.store.base import Locator, State, Tombstone
 from pacs_core.store.journal import Journal
 from pacs_core.store.reading import Reader, container_path, read_frame
 from pacs_core.store.segments import DEAD, scan, segment_sequence
@@ -100,13 +100,16 @@ def _kill_frames(syscalls: Syscalls, path: str, locators: list[Locator], freed: 
         syscalls.close(fd)
 
 
-def sweep(syscalls: Syscalls, objects: str, journal: Journal, reader: Reader) -> int:
+def sweep(
+    syscalls: Syscalls, objects: str, journal: Journal, reader: Reader, counts: Callable[[Tombstone], bool]
+) -> int:
     """Free what tombstones bury and a lease kept, and segments in which nothing lives.
 
-    Returns how many instances and segments went.
+    `counts` says that what a tombstone buries counts as yet: a decision that is not carried out. Returns how
+    many instances and segments went.
     """
     journal.refresh()
-    buried = [tombstone.locator for tombstone in journal.standing()]
+    buried = [tombstone.locator for tombstone in journal.standing() if not counts(tombstone)]
     with _turn(syscalls, objects) as free:
         if not free:
             return 0

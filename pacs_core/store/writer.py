@@ -2,7 +2,8 @@
 
 `objects/wNNNNNNNN/` is made under `objects/register.lock` with the next number that no folder has. Its file
 `lock` is held with flock(2) while the writer lives, so that others can tell: a writer whose lock can be had
-died, unless it left the file `clean` behind. Folders of writers are never removed, so numbers never recur.
+died, unless it left the file `clean` behind. Its random content tells writers of the same number apart, of
+archives that were copied from each other. Folders of writers are never removed, so numbers never recur.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pacs_core.store.syscalls import Syscalls, step
 LOCK = "lock"
 CLEAN = "clean"
 REGISTER = "register.lock"
+_IDENTITY = 16
 
 
 def writer_folder(objects: str, number: int) -> str:
@@ -31,6 +33,11 @@ def writer_folder(objects: str, number: int) -> str:
 
 def writer_numbers(objects: str) -> list[int]:
     """Every writer that there ever was, ascending."""
+    return [n for n in _taken_numbers(objects) if os.path.isdir(writer_folder(objects, n))]  # noqa: PTH112
+
+
+def _taken_numbers(objects: str) -> list[int]:
+    """Numbers that no new writer can have: there is a folder, or something else, of that name."""
     numbers = []
     with step("list", objects):
         try:
@@ -76,7 +83,7 @@ class Writer:
     def register(cls, syscalls: Syscalls, objects: str, journal: str, segment_size: int) -> Writer:
         """A new writer, durable. Raises OutOfResourcesError, StorageError."""
         with step("register a writer in", objects), locked(syscalls, f"{objects}/{REGISTER}"):
-            numbers = writer_numbers(objects)
+            numbers = _taken_numbers(objects)
             number = numbers[-1] + 1 if numbers else 1
             if number >= WRITER_LIMIT:
                 raise OutOfResourcesError(f"{objects} has no writer numbers left")
@@ -85,6 +92,7 @@ class Writer:
             lock_fd = syscalls.create(f"{folder}/{LOCK}")
             try:
                 syscalls.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                syscalls.pwrite(lock_fd, os.urandom(_IDENTITY), 0)
                 sync_folder(syscalls, folder)
                 sync_folder(syscalls, objects)
             except BaseException:

@@ -61,7 +61,7 @@ def test_ae_title_goes_out_clean(title: str, kept: bytes | None) -> None:
 
 
 def test_endless_uid_is_refused() -> None:
-    with pytest.raises(ValueError, match="UID"):
+    with pytest.raises(UnparsableError, match="UID"):
         encode_meta(CT, "1" * 2000, EXPLICIT, None)
 
 

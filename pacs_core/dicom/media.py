@@ -1,0 +1,50 @@
+"""DICOM files among others on a disk: walking folders, telling them apart by their first bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pacs_core.dicom.part10 import read_meta
+from pacs_core.errors import UnparsableError
+
+MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+
+_HEAD = 4096
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and below, in order; links to folders are not followed.
+
+    Folders that can't be read come too: who opens them learns why.
+    """
+    unreadable: list[OSError] = []
+    for path, folders, names in os.walk(folder, onerror=unreadable.append):
+        folders.sort()
+        for name in sorted(names):
+            yield Path(path, name)
+    yield from (Path(error.filename) for error in unreadable)
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """A Part 10 prefix (PS3.10 7.1), or a first element of group 0002 or 0008 in either byte order.
+
+    Pipes, sockets and devices are not looked into: one would wait for them for ever. OSError for what is not
+    there or can't be read, folders too.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return False
+    with path.open("rb") as file:
+        head = file.read(132)
+    return head[128:132] == b"DICM" or head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
+
+
+def is_dicomdir(path: Path) -> bool:
+    """Whether a file lists instances (PS3.10 8.6) and is none, whatever its name."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    try:
+        return read_meta(head).sop_class_uid == MEDIA_STORAGE_DIRECTORY
+    except UnparsableError:
+        return False
