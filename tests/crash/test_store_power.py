@@ -4,55 +4,19 @@ What the file system had not written by then is missing from the copy, as after 
 it in the page cache. Needs the right to mount; `test_store_order` asserts the order of syncs everywhere.
 """
 
-import contextlib
-import os
 import random
-import shutil
-import subprocess
-
-import pytest
 
 from pacs_core.store import Reason, State, Store, Tombstone
+from tests.crash.images import copied, disk, mounted
 
 META = bytes(128) + b"DICM" + bytes(60)
 CUTS = 60
 
 
-def run(*words):
-    subprocess.run(words, check=True, capture_output=True, timeout=60)
-
-
-@contextlib.contextmanager
-def mounted(image, at):
-    at.mkdir(exist_ok=True)
-    run("mount", "-o", "loop", str(image), str(at))
-    try:
-        yield at
-    finally:
-        run("umount", "--lazy", str(at))  # a failed test may still hold a file open
-
-
-@pytest.fixture
-def disk(tmp_path):
-    image = tmp_path / "image"
-    try:
-        with image.open("wb") as file:
-            file.truncate(96 << 20)
-        run("mkfs.ext4", "-q", str(image))
-        stack = contextlib.ExitStack()
-        folder = stack.enter_context(mounted(image, tmp_path / "running"))
-    except (OSError, subprocess.CalledProcessError) as exc:
-        pytest.skip(f"no image can be mounted here: {exc}")
-    with stack:
-        os.sync()
-        yield image, folder
-
-
-def test_nothing_promised_is_lost_or_revived(disk, tmp_path):
-    image, folder = disk
+def test_nothing_promised_is_lost_or_revived(tmp_path):
     dice = random.Random(1)
     kept, buried = {}, set()
-    with Store.open(folder, small=4096, segment_size=64 << 10) as store:
+    with disk(tmp_path) as (image, folder), Store.open(folder, small=4096, segment_size=64 << 10) as store:
         for cut in range(CUTS):
             sizes = [
                 dice.choice((9000, 60000) if cut % 2 else (300, 2000, 3500))
@@ -68,7 +32,7 @@ def test_nothing_promised_is_lost_or_revived(disk, tmp_path):
                 store.remove([gone])
                 buried.add(gone)
                 del kept[gone]
-            copy = shutil.copyfile(image, tmp_path / "copy")
+            copy = copied(image, tmp_path / "copy")
             with mounted(copy, tmp_path / "after"), Store.open(tmp_path / "after") as after:
                 found = {each.locator: each.state for each in after.walk(check=True)}
                 assert found.keys() >= kept.keys()
