@@ -25,6 +25,7 @@ from pathlib import Path
 import pacs_core
 
 STORESCP = Path("/usr/bin/storescp")
+DCMQRSCP = Path("/usr/bin/dcmqrscp")
 STORESCU = Path("/usr/bin/storescu")
 ORTHANC = Path("/usr/sbin/Orthanc")
 AE_TITLE = "ANY-SCP"
@@ -175,6 +176,23 @@ def storescp(folder: Path) -> Iterator[Receiver]:
 
 
 @contextmanager
+def dcmqrscp(folder: Path) -> Iterator[Receiver]:
+    """DCMTK's dcmqrscp, a process for each association, with the largest quota that it takes."""
+    port = free_port()
+    storage = folder / "storage"
+    storage.mkdir()
+    configuration = folder / "dcmqrscp.cfg"
+    configuration.write_text(
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 131072\nMaxAssociations = 64\n"
+        f"AETable BEGIN\n{AE_TITLE} {storage} RW (500, 1024gb) ANY\nAETable END\n"
+    )
+    command = [str(DCMQRSCP), "--config", str(configuration)]
+    with _running(command, stderr=subprocess.DEVNULL, env=no_delay()) as process:
+        _await_port(process, port)
+        yield Receiver(port, process.pid)
+
+
+@contextmanager
 def orthanc(folder: Path) -> Iterator[Receiver]:
     """Orthanc as installed, without HTTP and plugins, anybody may store."""
     port = free_port()
@@ -239,6 +257,12 @@ def peers(settings: Sequence[str] = (), baseline: Path | None = None) -> list[Pe
             storescp,
             _dcmtk_version(STORESCP),
             None if STORESCP.exists() else "DCMTK is not installed (apt-get install dcmtk)",
+        ),
+        Peer(
+            "dcmqrscp",
+            dcmqrscp,
+            _dcmtk_version(DCMQRSCP).replace("DCMTK", "dcmqrscp"),
+            None if DCMQRSCP.exists() else "DCMTK is not installed (apt-get install dcmtk)",
         ),
         Peer(
             "Orthanc",

@@ -23,7 +23,7 @@ from tests.make import encoded, instance, uid
 from tests.raw import RawSender
 from tests.serving import Serving, pacs_core, serving, stats, until
 
-ROUNDS = 10
+ROUNDS = int(os.environ.get("PACS_CORE_ROUNDS", "10"))
 ASSOCIATIONS = 4
 SIZES = (600, 2_000, 20_000, 150_000, 600_000)
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -72,7 +72,7 @@ def missing(archive: Path, acknowledged: dict[str, bytes]) -> list[str]:
     return wrong
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(60 + 18 * ROUNDS)
 def test_killed_at_random_moments_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     random_ = random.Random(12)
