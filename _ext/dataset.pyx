@@ -432,7 +432,8 @@ cdef class Scan:
         """Walk through the next bytes; what is left over for lack of a whole header is carried."""
         cdef size_t at = 0
         cdef size_t done, taken
-        while self.carried and at < size:
+        # A failed walk takes nothing more: waiting for it to empty the carry would be for ever.
+        while self.carried and at < size and not self.walk.failed:
             taken = min(CARRY - self.carried, size - at)
             memcpy(self.carry + self.carried, data + at, taken)
             done = walk_run(&self.walk, self.carry, self.carried + taken, False, 0xFFFFFFFFU)
