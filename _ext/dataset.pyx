@@ -375,7 +375,9 @@ cdef class Scanner:
             walk_note(w, F_CHARACTERS, self.tags[place], 0)
         text = PyUnicode_AsUTF8AndSize(decoded, &size)
         if size > 3 * <Py_ssize_t>slot.size:
-            raise ValueError("a decoder made more than three bytes of one")
+            # More than the room: no text may make a data set unreadable.
+            walk_note(w, F_CHARACTERS, self.tags[place], 0)
+            size = cut_utf8(<const uint8_t*>text, size, 3 * <size_t>slot.size)
         memcpy(out, text, size)
         return size
 

@@ -204,30 +204,37 @@ def _kanji(value: bytes, at: int, end: int, left: str) -> tuple[str, bool, int]:
     """Decode from `at` while G0 is a set of 94 x 94 characters, up to `end` or a control character: two bytes
     a character, over 127 half-width katakana. Also: whether all was sound, where it stopped."""
     lead = b"" if left == _KANJI else b"\x8f"
-    euc = bytearray()
-    good = True
+    characters: list[bytes] = []
     while at < end:
         byte = value[at]
         if byte > 127:
-            euc += bytes((0x8E, byte))
+            characters.append(bytes((0x8E, byte)))
             at += 1
         elif byte == 0x20:
-            euc.append(byte)
+            characters.append(b" ")
             at += 1
         elif byte < 0x21:
             break
         elif at + 1 < end and 0x21 <= value[at + 1] < 0x7F:
-            euc += lead + bytes((byte | 0x80, value[at + 1] | 0x80))
+            characters.append(lead + bytes((byte | 0x80, value[at + 1] | 0x80)))
             at += 2
         elif byte in b"\\^=":
             break  # no character begins here: the encoder forgot to switch back
         else:
-            euc += b"\xff"
+            characters.append(b"\xff")
             at += 1
     try:
-        return euc.decode("euc_jp"), good, at
+        return b"".join(characters).decode("euc_jp"), True, at
     except UnicodeDecodeError:
-        return euc.decode("euc_jp", "replace"), False, at
+        return "".join(map(_character, characters)), False, at
+
+
+def _character(euc: bytes) -> str:
+    """One character, U+FFFD if there is none; the codec's own 'replace' makes up to three, one a byte."""
+    try:
+        return euc.decode("euc_jp")
+    except UnicodeDecodeError:
+        return "\ufffd"
 
 
 def _run(value: bytes, codec: str) -> tuple[str, bool]:

@@ -355,6 +355,18 @@ def test_value_over_8192_bytes_is_cut_between_characters() -> None:
         assert kinds(found) == {"cut value"}
 
 
+def test_text_that_a_decoder_makes_too_long_is_cut_between_characters_and_found() -> None:
+    """It was an error of the whole data set."""
+    scanner = header.Scanner(
+        [(NAME, "PN")], {}, lambda value, _set, _name: ("𝄞" * len(value), True), lambda _set: True
+    )
+    found = scanner.scan(
+        explicit(0x00080005, "CS", b"\\ISO 2022 IR 87 ") + explicit(NAME, "PN", b"\x1b$B;3E"), EXPLICIT
+    )
+    assert fields(found) == {NAME: "𝄞" * 4}
+    assert kinds(found) == {"bad characters"}
+
+
 def test_indexed_attribute_of_another_vr_is_read_by_the_one_it_has() -> None:
     assert fields(scan(explicit(ROWS, "UL", b"\0\0\1\0")))[ROWS] == "65536"
     assert fields(scan(explicit(ROWS, "IS", b" 512")))[ROWS] == "512"

@@ -3,7 +3,7 @@
 import warnings
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import charset as oracle
 from pydicom.valuerep import PersonName
@@ -111,6 +111,8 @@ def test_what_pydicom_encodes_is_read(terms: list[str], letters: str, data: st.D
         # pydicom writes Chinese so, without its escape sequence
         (b"\\ISO 2022 IR 58", "张小东".encode("gb2312"), "张小东"),
         (b"\\ISO 2022 IR 87", b"\x1b$B;3E", "山\ufffd"),
+        (b"\\ISO 2022 IR 87", b"\x1b$B;3\xff\x80\x1b(B", "山\ufffd\ufffd"),
+        (b"\\ISO 2022 IR 159", b"\x1b$(D0!#!\x1b(B", "丂\ufffd"),
         (b"\\ISO 2022 IR 87", b"\x1bZ\x1b", "Z"),
     ],
 )
@@ -149,11 +151,27 @@ def test_terms(terms: bytes, alone: str, right: str, known: bool) -> None:
     assert parse(terms)[:3] == (alone, right, known)
 
 
+NUMBERS = (6, 13, 58, 87, 100, 101, 109, 110, 126, 127, 138, 144, 148, 149, 159, 166, 203)
+TERMS = ["", "ISO_IR 192", "GB18030", "GBK", "\xff", *(f"ISO 2022 IR {number}" for number in NUMBERS)]
+ESCAPES = [b"\x1b" + tail for tail in b"(B (J $B $@ $(D )I -A -B -C -D -F -G -H -L -M -T -b $)C $)A".split()]
+
+
+@settings(max_examples=1000)
 @given(
-    st.binary(max_size=60),
-    st.sampled_from([terms for terms, _, _ in EXAMPLES] + [b"ISO_IR 13", b"\xff"]),
+    st.lists(st.sampled_from(ESCAPES) | st.binary(max_size=8), max_size=8).map(b"".join),
+    st.lists(st.sampled_from(TERMS), min_size=1, max_size=3).map("\\".join),
     st.booleans(),
 )
-def test_no_bytes_raise_and_none_grows_threefold(value: bytes, terms: bytes, name: bool) -> None:
-    text, _ = decode(value, terms, name)
+def test_no_bytes_raise_and_none_grows_threefold(value: bytes, terms: str, name: bool) -> None:
+    text, _ = decode(value, terms.encode("latin_1"), name)
     assert len(text.encode("utf-8")) <= 3 * len(value)
+
+
+@pytest.mark.parametrize("escape", [b"\x1b$B", b"\x1b$(D"])
+def test_bytes_that_are_no_kanji_do_not_grow_threefold(escape: bytes) -> None:
+    """The codec replaces each byte of its own encoding, which is longer than ours."""
+    for lead in range(256):
+        for trail in range(256):
+            value = escape + bytes((lead, trail, 0xFF)) * 10
+            text, _ = decode(value, b"\\ISO 2022 IR 87\\ISO 2022 IR 159", False)
+            assert len(text.encode("utf-8")) <= 3 * len(value)
