@@ -4,6 +4,7 @@ Messages come and go at the rate of the wire, from as many threads as there are 
 malloc each thread's arena keeps its own share of freed blocks; here they go back to one shelf.
 """
 
+cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
@@ -146,6 +147,7 @@ cdef class Budget:
         pthread_mutex_unlock(&self.mutex)
 
 
+@cython.no_gc_clear  # __dealloc__ gives back to the budget
 cdef class Buffer:
     """Received bytes, read-only, by the buffer protocol. The memory goes back when the object does."""
 

@@ -138,6 +138,7 @@ cdef struct Found:
 
 @cython.final
 @cython.auto_pickle(False)
+@cython.no_gc_clear  # __dealloc__ needs the registry
 cdef class Environment:
     """One LMDB directory. Tables are numbered in the order in which they are given.
 

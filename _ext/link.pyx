@@ -6,6 +6,7 @@ each wait TCP_QUICKACK is armed again: a peer with Nagle's algorithm on, which w
 before it sends the tail of its message, would otherwise lose 40 ms to our delayed one, each message.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, EINTR, ENOMEM, errno
 from libc.stdint cimport uint64_t
@@ -98,6 +99,7 @@ cdef double _now() noexcept nogil:
     return t.tv_sec + t.tv_nsec * 1e-9
 
 
+@cython.no_gc_clear  # as Engine
 cdef class Link(Engine):
     """An engine bound to a connected TCP socket, which stays the caller's to close.
 

@@ -10,6 +10,7 @@ A P-DATA-TF PDU (PS3.8 9.3.5) holds PDV items:
                              counts from the context ID on            bit 0: command, bit 1: last
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -98,6 +99,7 @@ cdef class Event:
         return f"<Event {name}{' ' + self.text if self.text else ''}>"
 
 
+@cython.no_gc_clear  # __dealloc__ gives back to the budget
 cdef class Engine:
     """Bytes in, events out, for one association in either role.
 

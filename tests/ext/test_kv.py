@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -69,6 +70,15 @@ def test_an_environment_that_nobody_closed_is_closed_with_its_object(tmp_path: P
     again = opened(tmp_path)
     assert again.read(0, [b"k"]) == [b"v"]
     again.close()
+
+
+def test_an_environment_that_the_garbage_collector_finds_is_closed_too(tmp_path: Path) -> None:
+    """The collector took the register of what is open off it first."""
+    cycle: list[object] = [opened(tmp_path)]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    opened(tmp_path).close()
 
 
 def test_a_process_that_closes_nothing_ends_quietly(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import socket
 import struct
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pacs_core._ext import command, pdu
-from pacs_core._ext.buffer import Budget
+from pacs_core._ext.buffer import Budget, Buffer
+from pacs_core._ext.link import Link
 from pacs_core._ext.pdu import Engine, Event, fragment
 
 STORE = command.encode_store_rq(1, "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4")
@@ -290,6 +294,78 @@ def test_a_buffer_in_use_is_not_given_back() -> None:
     view.release()
     event.data.release()
     assert len(event.data) == 0
+
+
+class OwnEngine(Engine):
+    me: Engine
+
+
+class OwnLink(Link):
+    me: Engine
+
+
+def engine_that_refers_to_itself(budget: Budget) -> None:
+    made = OwnEngine(pdu.TRANSFER, budget=budget)
+    made.me = made
+    made.accept_contexts([1])
+    made.feed(message(1, STORE, b"abc", 100)[:-1])
+
+
+def link_that_refers_to_itself(budget: Budget) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        made = OwnLink(pdu.TRANSFER, fd=ours.fileno(), budget=budget)
+        made.me = made
+        made.accept_contexts([1])
+        theirs.sendall(message(1, STORE, b"abc", 100)[:-1])
+        assert made.receive(0.05).kind == pdu.TIMEOUT
+
+
+def engine_in_a_cycle(budget: Budget) -> None:
+    made = engine(budget=budget)
+    made.feed(message(1, STORE, b"abc", 100)[:-1])
+    cycle: list[object] = [made]
+    cycle.append(cycle)
+
+
+def message_in_a_cycle(budget: Budget) -> None:
+    cycle: list[object] = engine(budget=budget).feed(message(1, STORE, b"abc", 100))  # type: ignore[assignment]
+    cycle.append(cycle)
+
+
+def buffer_in_a_frame_whose_exception_is_kept(budget: Budget) -> None:
+    def handler(data: Buffer | None) -> Exception:  # noqa: ARG001 - held by the frame
+        try:
+            raise ValueError
+        except ValueError as exc:
+            kept = exc
+        return kept
+
+    handler(only(engine(budget=budget).feed(message(1, STORE, b"abc", 100))).data)
+
+
+@pytest.mark.parametrize(
+    "drop",
+    [
+        engine_that_refers_to_itself,
+        link_that_refers_to_itself,
+        engine_in_a_cycle,
+        message_in_a_cycle,
+        buffer_in_a_frame_whose_exception_is_kept,
+    ],
+)
+def test_what_the_garbage_collector_finds_is_given_back_to_the_budget(drop: Callable[[Budget], None]) -> None:
+    """The collector took the budget off it first."""
+    budget = Budget(1 << 20)
+    gc.collect()
+    gc.disable()
+    try:
+        drop(budget)
+        assert budget.used
+    finally:
+        gc.enable()
+    gc.collect()
+    assert budget.used == 0
 
 
 @pytest.mark.parametrize("ids", [[0], [2], [257], [-1]])
