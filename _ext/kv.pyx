@@ -70,8 +70,16 @@ cdef void _after_fork() noexcept nogil:
 
 
 pthread_atfork(NULL, NULL, _after_fork)
-# A child starts with no environment of its own: it may open the same directory.
-os.register_at_fork(after_in_child=_open_here.clear)
+
+
+def _start_anew():
+    """A child starts with no environment of its own, it may open the same directory; who held the lock is gone."""
+    global _open_lock
+    _open_here.clear()
+    _open_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_start_anew)
 
 
 cdef int fail(int code, str doing) except -1:
@@ -241,6 +249,11 @@ cdef class Environment:
 
     cdef int close_native(self) except -1:
         """Close when the calls under way have ended; new ones wait meanwhile."""
+        if self.forks != forks:
+            # All of it is the parent's: threads in a call are not here to end it, readers rest in shared memory.
+            self.env = NULL
+            self.active = self.idle_count = 0
+            return 0
         self.gate = True
         while self.active:
             time.sleep(0.001)
@@ -249,8 +262,6 @@ cdef class Environment:
         self.rest_all()
         env = self.env
         self.env = NULL
-        if self.forks != forks:
-            return 0
         with _open_lock:
             mdb_env_close(env)
             _open_here.pop((self.device, self.inode), None)

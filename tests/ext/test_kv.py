@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -228,6 +231,36 @@ def test_a_forked_child_is_refused_and_may_open_anew(tmp_path: Path, env: Enviro
     assert said == "fork b'v'"
     assert env.read(0, [b"child"]) == [b"v"]
     env.write([(0, b"parent", b"v")])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_closes_though_a_thread_of_its_parent_is_in_a_call(
+    tmp_path: Path, env: Environment
+) -> None:
+    """The child waited for the end of a call whose thread it does not have."""
+    lock = tmp_path / "lock"
+    with lock.open("w") as ours, lock.open("w") as theirs:
+        fcntl.flock(ours, fcntl.LOCK_EX)
+        writer = threading.Thread(
+            target=env.write, args=([(0, b"k", b"v")],), kwargs={"lock_fd": theirs.fileno()}
+        )
+        writer.start()
+        time.sleep(0.1)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            try:
+                env.reopen()
+                env.read(0, [b"k"])
+                env.close()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        fcntl.flock(ours, fcntl.LOCK_UN)
+        writer.join()
+    assert status == 0
+    assert env.read(0, [b"k"]) == [b"v"]
 
 
 KILLED = """
