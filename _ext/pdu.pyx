@@ -191,6 +191,7 @@ cdef class Engine:
         """Throw away what still comes of the message in hand; its MESSAGE event will have no data."""
         if self.message_context:
             self.discarding = True
+            self.wanted = 0
             self._drop_data()
 
     def wake(self) -> None:
@@ -287,7 +288,7 @@ cdef class Engine:
             int kind
         while True:
             if self._phase == PH_CLOSING:
-                self.head = self.tail = 0
+                self.head = self.tail = self.wanted = 0
                 return EV_NONE
             if self.error_text != NULL:
                 return EV_PROTOCOL_ERROR

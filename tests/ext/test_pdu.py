@@ -266,6 +266,29 @@ def test_a_new_message_waits_for_the_budget_and_goes_on_with_it() -> None:
     assert budget.used == 0
 
 
+def test_what_is_thrown_away_does_not_wait_for_the_budget() -> None:
+    """The engine went on but said that it waited: over TLS nothing more was read."""
+    budget = Budget(100_000)
+    first = engine(budget=budget)
+    held = only(first.feed(message(1, STORE, b"a" * 1000, 10000)))
+    discarding, closing = engine(budget=budget), engine(budget=budget)
+    wire = message(1, STORE, b"b" * 1000, 10000)
+    for receiver in (discarding, closing):
+        receiver.get_buffer()[: len(wire)] = wire
+        receiver.buffer_updated(len(wire))
+        assert receiver.next_event() is None
+        assert receiver.stalled
+    discarding.discard_message()
+    assert not discarding.stalled
+    end = discarding.next_event()
+    assert end is not None
+    assert (end.kind, end.data) == (pdu.MESSAGE, None)
+    closing.phase = pdu.CLOSING
+    assert closing.next_event() is None
+    assert not closing.stalled
+    assert held.data is not None
+
+
 def test_a_message_that_may_not_grow_is_handed_over_early() -> None:
     budget = Budget(150_000)
     receiver = engine(budget=budget, spool_at=1 << 20, chunk=65536)
