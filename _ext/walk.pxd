@@ -37,6 +37,12 @@ cdef enum:
     FAIL_MEMORY
     FAIL_STRAYS
 
+# What the elements inside a UN of undefined length turned out to be.
+cdef enum:
+    FORM_OPEN = 0
+    FORM_IMPLICIT
+    FORM_EXPLICIT
+
 
 cdef struct Slot:
     uint64_t at         # of the value: in the input (a whole data set) or in the arena
@@ -89,6 +95,7 @@ cdef struct Walk:
     uint64_t blob_depth      # depth of an undefined length that need not hold items, 0 if none
     bint un_little
     bint un_fresh
+    uint8_t un_form
     bint searching           # for the sequence delimiter, the value being no items
     bint stray
     uint64_t stray_start

@@ -19,7 +19,8 @@ What is not as the standard has it is walked as follows, and noted:
 - A long header whose reserved bytes are not zero has them for a length of two bytes.
 - A delimiter where it does not belong closes what it names; an element where an item should be closes the
   sequence. An undefined length that is neither SQ nor UN and holds no items ends at the sequence delimiter.
-- UN of undefined length is implicit VR little endian inside (CP-246), though items show their byte order.
+- UN of undefined length is implicit VR little endian inside (CP-246), though items show their byte order. Where
+  its elements have VRs they are read as explicit, if the first that tells is: by an odd length, or what follows.
 - Of duplicate elements the last is kept.
 """
 
@@ -139,6 +140,26 @@ cdef void decode_long(Walk* w, const uint8_t* p, size_t size, uint64_t at, Eleme
     e.undefined = length == UNDEFINED
 
 
+cdef bint un_explicit(Walk* w, const uint8_t* p, size_t size, Element* e) noexcept nogil:
+    """Whether the element at `p`, inside a UN, has what looks like a VR for one: its implicit length is even."""
+    cdef uint32_t length
+    cdef size_t i
+    if w.un_form != FORM_OPEN:
+        return w.un_form == FORM_EXPLICIT
+    if not e.little:
+        return True  # else its length would be over a gigabyte
+    # Little endian, a VR that begins with an even letter: all of those have the short header.
+    length = load16(p + 6, True)
+    if length == 0:
+        return size >= 16 and (
+            load_tag(p + 8, True) == ITEM_END or (vr_kind(p + 12) != VR_UNKNOWN and load_tag(p + 8, True) > e.tag)
+        )
+    for i in range(8, min(size, <size_t>LOOKAHEAD, 8 + <size_t>length)):
+        if p[i] < 0x20:
+            return False
+    return length & 1 == 0
+
+
 cdef inline void decode(Walk* w, const uint8_t* p, size_t size, uint64_t at, Element* e) noexcept nogil:
     """The header at `p`, of which `size` bytes are there, at least 8."""
     cdef bint implicit = w.implicit
@@ -168,12 +189,16 @@ cdef inline void decode(Walk* w, const uint8_t* p, size_t size, uint64_t at, Ele
     kind = vr_kind(p + 4)
     if implicit:
         length = load32(p + 4, e.little)
-        if kind == VR_UNKNOWN or not (length & 1 or w.un_depth or w.mixed):
+        if kind == VR_UNKNOWN or not (length & 1 or (un_explicit(w, p, size, e) if w.un_depth else w.mixed)):
+            if w.un_form == FORM_OPEN:
+                w.un_form = FORM_IMPLICIT
             e.size = 8
             e.length = length
             e.undefined = length == UNDEFINED
             return
-        if w.un_depth == 0:
+        if w.un_depth:
+            w.un_form = FORM_EXPLICIT
+        else:
             w.mixed = True
         walk_note(w, F_EXPLICIT_ELEMENT, e.tag, at)
     elif kind == VR_UNKNOWN:
@@ -334,6 +359,7 @@ cdef inline void descend(Walk* w, Element* e, uint64_t at) noexcept nogil:
     if e.un and w.un_depth == 0:
         w.un_depth = w.depth
         w.un_fresh = True
+        w.un_form = FORM_OPEN
 
 
 cdef void delimiter(Walk* w, Element* e, uint64_t at) noexcept nogil:

@@ -188,6 +188,47 @@ def test_undefined_length_that_holds_no_items_ends_at_the_delimiter() -> None:
     )
 
 
+def undefined_un(*elements: bytes) -> bytes:
+    inside = item(b"".join(elements), UNDEFINED) + ITEM_END + SEQUENCE_END
+    return explicit(PRIVATE, "UN", inside, UNDEFINED)
+
+
+LIKE_EMPTY_DS = 0x5344  # the bytes "DS", 0, 0
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        [implicit(0x00090010, b"ACME"), implicit(PRIVATE, bytes(LIKE_EMPTY_DS))],
+        [implicit(PRIVATE, bytes(LIKE_EMPTY_DS))],
+        [implicit(PRIVATE, b"1.5 ".ljust(LIKE_EMPTY_DS))],
+        [implicit(0x00090010, b"ACME"), implicit(PRIVATE, ITEM_END.ljust(LIKE_EMPTY_DS))],
+        [implicit(PRIVATE, bytes(0x24F4C))],
+    ],
+    ids=["after another", "first", "text", "delimiter inside", "like two bytes of LO"],
+)
+def test_implicit_element_in_un_whose_length_spells_a_vr_is_implicit(elements: list[bytes]) -> None:
+    found = scan(after(undefined_un(*elements)))
+    assert walked(found)
+    assert found.findings == ()
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        [explicit(0x00080060, "CS", b"CT"), explicit(0x00091012, "FD", bytes(8))],
+        [explicit(0x00090010, "LO", b"ACME CORP "), explicit(PRIVATE, "FL", bytes(4))],
+        [explicit(0x00090010, "LO", b"AB"), explicit(PRIVATE, "UN", b"\0\0")],
+        [explicit(0x00080020, "DA"), explicit(0x00080030, "TM"), explicit(0x00080060, "CS", b"CT")],
+        [explicit(0x00080020, "DA")],
+    ],
+)
+def test_explicit_elements_in_un_are_read(elements: list[bytes]) -> None:
+    found = scan(after(undefined_un(*elements)))
+    assert walked(found)
+    assert kinds(found) == {"explicit element"}
+
+
 def test_explicit_elements_in_implicit_vr_are_read() -> None:
     data = implicit(CLASS_UID, b"1.2\0") + explicit(0x00080018, "UI", b"1.3\0") + implicit(ROWS, b"\x10\0")
     found = scan(data, IMPLICIT)
