@@ -85,7 +85,38 @@ cdef inline bint is_printable(uint8_t c) noexcept nogil:
     return 0x20 <= c < 0x7F
 
 
-cdef void orient(Walk* w, const uint8_t* p, uint64_t at) noexcept nogil:
+cdef inline bint is_header(const uint8_t* p, bint little) noexcept nogil:
+    """Whether an element with a VR seems to begin at `p`, and not text: its length would be letters, too."""
+    cdef uint8_t kind = vr_kind(p + 4)
+    if kind == VR_UNKNOWN:
+        return False
+    if kind & VR_LONG:
+        return load16(p + 6, little) == 0
+    return not (is_printable(p[6]) and is_printable(p[7]))
+
+
+cdef bint is_explicit(const uint8_t* p, size_t size, bint little) noexcept nogil:
+    """Whether the element at `p` has a VR where implicit VR is expected, and not a length that spells one."""
+    cdef uint32_t length
+    cdef size_t i
+    if vr_kind(p + 4) == VR_UNKNOWN:
+        return False
+    if not little or load32(p + 4, True) & 1:
+        return True  # else its length would be over a gigabyte, or odd
+    # All VRs that begin with an even letter have the short header.
+    length = load16(p + 6, True)
+    if length == 0:
+        return size >= 16 and (
+            load_tag(p + 8, True) == ITEM_END
+            or (is_header(p + 8, True) and load_tag(p + 8, True) > load_tag(p, True))
+        )
+    for i in range(8, min(size, <size_t>LOOKAHEAD, 8 + <size_t>length)):
+        if p[i] < 0x20:
+            return False
+    return length & 1 == 0
+
+
+cdef void orient(Walk* w, const uint8_t* p, size_t size, uint64_t at) noexcept nogil:
     """Let the first element of the data set say how all is encoded, where that contradicts the label."""
     cdef uint32_t group = load16(p, w.little)
     cdef uint32_t swapped = load16(p, not w.little)
@@ -96,10 +127,11 @@ cdef void orient(Walk* w, const uint8_t* p, uint64_t at) noexcept nogil:
     ):
         w.little = not w.little
         wrong = True
-    if w.implicit and capital:
-        w.implicit = False
-        wrong = True
-    elif not w.implicit and not capital and not (is_printable(p[4]) and is_printable(p[5])):
+    if w.implicit:
+        if is_explicit(p, size, w.little):
+            w.implicit = False
+            wrong = True
+    elif not capital and not (is_printable(p[4]) and is_printable(p[5])):
         if le32(p + 4) == 0:
             return  # no value: both forms read alike, the next element tells
         w.implicit = True
@@ -124,7 +156,7 @@ cdef void decode_long(Walk* w, const uint8_t* p, size_t size, uint64_t at, Eleme
     length = load32(p + 8, e.little)
     if reserved == 0:
         # A two-byte length of zero? Then another element follows at once, a little further on.
-        if size >= 16 and length != UNDEFINED and vr_kind(p + 12) != VR_UNKNOWN:
+        if size >= 16 and length != UNDEFINED and is_header(p + 8, e.little):
             following = load_tag(p + 8, e.little)
             if following > e.tag and (following >> 16) - (e.tag >> 16) <= 0x10 and following & 0xFFFF:
                 e.size = 8
@@ -140,29 +172,10 @@ cdef void decode_long(Walk* w, const uint8_t* p, size_t size, uint64_t at, Eleme
     e.undefined = length == UNDEFINED
 
 
-cdef bint un_explicit(Walk* w, const uint8_t* p, size_t size, Element* e) noexcept nogil:
-    """Whether the element at `p`, inside a UN, has what looks like a VR for one: its implicit length is even."""
-    cdef uint32_t length
-    cdef size_t i
-    if w.un_form != FORM_OPEN:
-        return w.un_form == FORM_EXPLICIT
-    if not e.little:
-        return True  # else its length would be over a gigabyte
-    # Little endian, a VR that begins with an even letter: all of those have the short header.
-    length = load16(p + 6, True)
-    if length == 0:
-        return size >= 16 and (
-            load_tag(p + 8, True) == ITEM_END or (vr_kind(p + 12) != VR_UNKNOWN and load_tag(p + 8, True) > e.tag)
-        )
-    for i in range(8, min(size, <size_t>LOOKAHEAD, 8 + <size_t>length)):
-        if p[i] < 0x20:
-            return False
-    return length & 1 == 0
-
-
 cdef inline void decode(Walk* w, const uint8_t* p, size_t size, uint64_t at, Element* e) noexcept nogil:
     """The header at `p`, of which `size` bytes are there, at least 8."""
     cdef bint implicit = w.implicit
+    cdef bint known
     cdef uint8_t kind
     cdef uint32_t length
     e.little = w.little
@@ -182,14 +195,20 @@ cdef inline void decode(Walk* w, const uint8_t* p, size_t size, uint64_t at, Ele
         e.undefined = e.length == UNDEFINED
         return
     if not w.oriented and w.depth == 0 and e.tag >> 16 > 2:
-        orient(w, p, at)
+        orient(w, p, size, at)
         implicit = w.implicit
         e.little = w.little
         e.tag = load_tag(p, e.little)
     kind = vr_kind(p + 4)
     if implicit:
         length = load32(p + 4, e.little)
-        if kind == VR_UNKNOWN or not (length & 1 or (un_explicit(w, p, size, e) if w.un_depth else w.mixed)):
+        if w.un_depth == 0:
+            known = w.mixed
+        elif w.un_form == FORM_OPEN:
+            known = is_explicit(p, size, e.little)
+        else:
+            known = w.un_form == FORM_EXPLICIT
+        if kind == VR_UNKNOWN or not (length & 1 or known):
             if w.un_form == FORM_OPEN:
                 w.un_form = FORM_IMPLICIT
             e.size = 8

@@ -257,6 +257,28 @@ def test_implicit_data_labelled_explicit_is_seen_at_the_first_element(label: str
     assert kinds(found) == {"mislabelled syntax"}
 
 
+@pytest.mark.parametrize("length", [0x4C4C, LIKE_EMPTY_DS])
+def test_implicit_data_whose_first_length_spells_letters_is_implicit(length: int) -> None:
+    data = implicit(0x00080006, item(implicit(0x00080100, b"A" * (length - 16))))
+    found = scan(data + implicit(CLASS_UID, b"1.2\0") + implicit(ROWS, b"\x10\0"), IMPLICIT)
+    assert walked(found)
+    assert found.findings == ()
+
+
+@pytest.mark.parametrize("first", [explicit(0x00080011, "DA"), explicit(0x00080011, "DA", b"20240229")])
+def test_explicit_data_labelled_implicit_is_seen_at_a_first_element_of_even_letters(first: bytes) -> None:
+    found = scan(first + after(), IMPLICIT)
+    assert walked(found)
+    assert kinds(found) == {"mislabelled syntax"}
+
+
+@pytest.mark.parametrize("text", [b"UNREMARKABLE", b"CSF NORMAL"])
+def test_text_in_a_long_value_whose_length_reads_as_a_tag_is_no_element(text: bytes) -> None:
+    found = scan(after(explicit(PRIVATE, "OB", text.ljust(0x00010012))))
+    assert walked(found)
+    assert found.findings == ()
+
+
 def test_data_labelled_deflated_that_is_not_is_seen() -> None:
     found = scan(after(), DEFLATED)
     assert walked(found)
