@@ -9,11 +9,13 @@ Bind what belongs together for the current thread or task with
 ``structlog.contextvars.bound_contextvars(association=…)``; every line inside carries it.
 """
 
+import contextlib
+import io
 import logging
 import sys
 import traceback
 from collections.abc import MutableMapping
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
@@ -63,7 +65,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     stream
         Where to write, by default standard error.
     """
-    out = sys.stderr if stream is None else stream
+    out = _Lossy(_standard_error() if stream is None else stream)
     level = _LEVELS[settings.level]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -75,14 +77,14 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     renderer: Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if settings.format == "json"
-        else structlog.dev.ConsoleRenderer(colors=_colours(out), pad_event_to=0)
+        else structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=0)
     )
     last: list[Processor] = [escape, renderer]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # One write a line: lines of several processes do not mix.
-        logger_factory=structlog.WriteLoggerFactory(out),
+        logger_factory=lambda *_: structlog.WriteLogger(cast("TextIO", out)),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(out)
@@ -165,5 +167,34 @@ def _part(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[st
     return event
 
 
-def _colours(stream: TextIO) -> bool:
-    return stream.isatty()
+class _Lossy:
+    """A stream for lines that may be lost: a full disk or a closed pipe ends no association and no server."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write, or do not."""
+        if self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
+                self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, or do not."""
+        if self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether somebody looks at it."""
+        return self._stream is not None and self._stream.isatty()
+
+
+def _standard_error() -> TextIO | None:
+    """Standard error; that of the process without its buffer, None where it was closed at the start."""
+    stream = sys.__stderr__
+    if stream is None or stream is not sys.stderr:
+        return sys.stderr
+    # The buffer would keep a line that can't be written, and the exit code would tell of it.
+    raw = open(stream.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115  as long as the process
+    return io.TextIOWrapper(raw, stream.encoding, stream.errors, write_through=True)

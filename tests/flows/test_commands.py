@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -118,3 +119,35 @@ def test_the_server_drains_on_sigterm(tmp_path: Path) -> None:
             sender.released = lambda: None  # type: ignore[method-assign]  # the server ends the association
         assert server.process.wait(20) == 0
     assert stats(archive)["instances"] == 1
+
+
+def test_a_log_that_can_not_be_written_ends_nothing(tmp_path: Path) -> None:
+    """The disk of the log is full: instances are still answered, and the server still ends in order."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pacs_core", "serve", "--archive", str(tmp_path / "archive")),
+                *("--port", str(port), "--set", "pool.acceptors=2"),
+            ],
+            stderr=full,
+        )
+    try:
+        assert until(lambda: _connects(port), 30)
+        with RawSender(port, EXPLICIT) as sender:
+            assert sender.store(uid(1, 1, 2), encoded(instance(1))).status == 0xA900
+            assert sender.store(uid(1, 1, 1), encoded(instance(1))).status == 0
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _connects(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

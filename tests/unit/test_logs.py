@@ -1,5 +1,6 @@
 """Logs: one line an event, nothing of patients unless asked for, no control characters from the wire."""
 
+import errno
 import io
 import json
 import logging
@@ -128,3 +129,24 @@ def test_setting_up_twice_does_not_log_twice(logged: Logged) -> None:
     logging.getLogger("other").warning("once")
     get_logger("x").warning("once")
     assert len(lines(stream)) == 2
+
+
+class Full(io.StringIO):
+    """A file on a full disk."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("make", [Full, closed])
+@pytest.mark.usefixtures("logged")
+def test_a_line_that_can_not_be_written_harms_nobody(make: Callable[[], io.StringIO]) -> None:
+    configure(LogSettings(format="json"), make())
+    get_logger("x").error("lost")
+    logging.getLogger("other").error("lost too")
