@@ -2,8 +2,9 @@
 
 It knows nothing of what is spoken on a connection. Connections are counted, in all and per
 address; one beyond the limits still goes to a child, marked, so that it is refused in the words
-of its protocol; far beyond them it is closed at once. A child that dies is replaced and loses
-only its own connections.
+of its protocol; far beyond them it is closed at once. Those to be refused count apart: whoever
+opens too many takes no place of anybody else. A child that dies is replaced and loses only its
+own connections.
 
 Not SO_REUSEPORT: the kernel spreads few long connections unevenly, closing one listener resets
 what is queued on it, and a second server would bind unseen.
@@ -48,13 +49,37 @@ class Limits:
     ----------
     total, per_peer
         Beyond these a connection is passed on as over the limit, to be refused.
-    spare
-        So many over `total` are refused that way; whoever comes then is closed at once.
+    spare, spare_per_peer
+        So many wait to be refused that way, in all and from one address; whoever comes then is
+        closed at once.
     """
 
     total: int
     per_peer: int
     spare: int = 64
+    spare_per_peer: int = 8
+
+
+class _Count:
+    """Connections at a time, in all and by address."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.of: Counter[str] = Counter()
+
+    def reached(self, total: int, per_peer: int, address: str) -> bool:
+        """Whether one more from this address is one too many."""
+        return self.total >= total or self.of[address] >= per_peer
+
+    def add(self, address: str) -> None:
+        self.total += 1
+        self.of[address] += 1
+
+    def remove(self, address: str) -> None:
+        self.total -= 1
+        self.of[address] -= 1
+        if not self.of[address]:
+            del self.of[address]
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +91,7 @@ class _Child:
     channel: Channel
     started: float
     ready: bool = False
-    connections: dict[int, str] = field(default_factory=dict)  # number: address
+    connections: dict[int, tuple[_Count, str]] = field(default_factory=dict)  # number: counted as, address
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -140,8 +165,8 @@ class Supervisor:
         self._children: dict[int, _Child] = {}
         self._failures: Counter[int] = Counter()  # slot: early deaths in a row
         self._restarts: list[tuple[float, int]] = [(0.0, slot) for slot in range(processes)]
-        self._peers: Counter[str] = Counter()
-        self._total = 0
+        self._served = _Count()
+        self._refused = _Count()
         self._numbers = 0
         self._ever_ready = False
         self._accepting = False
@@ -263,16 +288,18 @@ class Supervisor:
     def _hand_over(self, sock: socket.socket, listener: int, address: str, port: int) -> None:
         """Give a connection to the child with the fewest; ours is closed by the caller."""
         limits = self._limits
-        over = self._total >= limits.total or self._peers[address] >= limits.per_peer
-        if over and self._total >= limits.total + limits.spare:
-            log.warning("connection closed, far over the limit", address=address, connections=self._total)
-            return
-        if over:
-            log.info("connection over the limit", address=address, connections=self._total)
+        count = self._served
+        if count.reached(limits.total, limits.per_peer, address):
+            about = {"address": address, "of_address": count.of[address], "connections": count.total}
+            count = self._refused
+            if count.reached(limits.spare, limits.spare_per_peer, address):
+                log.warning("connection closed, far over the limit", **about)
+                return
+            log.info("connection over the limit", **about)
         self._numbers += 1
         message = Message(
             Kind.CONNECTION,
-            flags=OVER_LIMIT if over else 0,
+            flags=OVER_LIMIT if count is self._refused else 0,
             listener=listener,
             number=self._numbers,
             payload=f"{address} {port}".encode(),
@@ -284,17 +311,10 @@ class Supervisor:
                 child.channel.send(message)
             except OSError:
                 continue  # it does not read or is gone: the next one
-            child.connections[self._numbers] = address
-            self._peers[address] += 1
-            self._total += 1
+            child.connections[self._numbers] = count, address
+            count.add(address)
             return
         log.warning("connection closed, no child takes it", address=address)
-
-    def _forget(self, address: str) -> None:
-        self._total -= 1
-        self._peers[address] -= 1
-        if not self._peers[address]:
-            del self._peers[address]
 
     # Children
 
@@ -330,9 +350,10 @@ class Supervisor:
                 self._bury(child)
                 return
             if message.kind is Kind.CLOSED:
-                address = child.connections.pop(message.number, None)
-                if address is not None:
-                    self._forget(address)
+                counted = child.connections.pop(message.number, None)
+                if counted is not None:
+                    count, address = counted
+                    count.remove(address)
             elif message.kind is Kind.READY:
                 child.ready = True
                 if not self._ever_ready and self._all_ready():
@@ -352,8 +373,8 @@ class Supervisor:
         except subprocess.TimeoutExpired:
             child.process.kill()
             code = child.process.wait()
-        for address in child.connections.values():
-            self._forget(address)
+        for count, address in child.connections.values():
+            count.remove(address)
         if self._deadline is not None:
             self._failed = self._failed or code != 0
             return
@@ -385,7 +406,7 @@ class Supervisor:
         self._watch_listeners(now)
         for sock in self._listeners:
             sock.close()
-        log.info("draining", connections=self._total, seconds=self._drain_seconds)
+        log.info("draining", connections=self._served.total, seconds=self._drain_seconds)
         for child in self._children.values():
             with contextlib.suppress(OSError):
                 child.channel.send(Message(Kind.DRAIN, seconds=self._drain_seconds))

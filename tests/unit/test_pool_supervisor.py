@@ -53,9 +53,9 @@ class Served:
         self.port = int(line) if line else None
         self.clients: list[Client] = []
 
-    def connect(self) -> "Client":
+    def connect(self, source: str = "127.0.0.1") -> "Client":
         assert self.port is not None
-        client = Client(self.port)
+        client = Client(self.port, source)
         self.clients.append(client)
         return client
 
@@ -71,8 +71,8 @@ class Served:
 class Client:
     """A connection, and what its child said first."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+    def __init__(self, port: int, source: str) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(source, 0))
         self.file = self.socket.makefile("rwb", buffering=0)
         words = self.file.readline().split()
         self.child = int(words[0]) if words else None
@@ -155,6 +155,16 @@ def test_the_limit_for_one_address_frees_up(serve: Callable[..., Served]) -> Non
     for client in clients:
         client.close()
     wait_until(lambda: served.connect().over_limit is False)
+
+
+def test_one_address_far_over_its_limit_leaves_the_others_their_places(serve: Callable[..., Served]) -> None:
+    served = serve(limits={"total": 4, "per_peer": 2, "spare": 10, "spare_per_peer": 3})
+    greedy = [served.connect() for _ in range(8)]
+    assert [c.over_limit for c in greedy] == [False] * 2 + [True] * 3 + [None] * 3
+    assert [served.connect("127.0.0.2").over_limit for _ in range(3)] == [False, False, True]
+    for client in greedy[2:5]:
+        client.close()
+    wait_until(lambda: served.connect().over_limit is True)
 
 
 def test_a_killed_child_loses_only_its_own_connections_and_is_replaced(serve: Callable[..., Served]) -> None:
