@@ -18,7 +18,10 @@ import time
 from importlib import import_module
 from typing import NamedTuple
 
+from pacs_core.logs import get_logger
 from pacs_core.pool.channel import Channel, Kind, Message
+
+log = get_logger("pool.child")
 
 ORPHAN_SECONDS = 5.0
 """What a child has for its own end once the supervisor is gone."""
@@ -75,7 +78,11 @@ class Inbox:
             if message.kind is Kind.DRAIN:
                 self._deadline = time.monotonic() + message.seconds
                 self._queue.put(None)
-            elif message.kind is Kind.CONNECTION and message.descriptor is not None:
+            elif message.kind is Kind.CONNECTION and message.descriptor is None:
+                # The kernel drops a descriptor that this process has no room for (MSG_CTRUNC).
+                log.error("connection lost, no descriptor is left for it", number=message.number)
+                self.closed(message.number)
+            elif message.kind is Kind.CONNECTION:
                 address, _, port = message.payload.decode().rpartition(" ")
                 self._queue.put(
                     Connection(

@@ -356,7 +356,8 @@ class Supervisor:
                     count.remove(address)
             elif message.kind is Kind.READY:
                 child.ready = True
-                if not self._ever_ready and self._all_ready():
+                # Stopped while it was starting, it listens no more.
+                if not self._ever_ready and self._deadline is None and self._all_ready():
                     self._ever_ready = True
                     self._listening()
 

@@ -1,6 +1,8 @@
 """Functions that the tests of `pool` run in other processes."""
 
+import contextlib
 import os
+import resource
 import signal
 import sys
 import threading
@@ -104,3 +106,16 @@ def deaf(inbox: Inbox, argument: object) -> None:  # noqa: ARG001
     inbox.ready()
     while True:
         time.sleep(1)
+
+
+def poor(inbox: Inbox, argument: object) -> None:  # noqa: ARG001
+    """Has no descriptor left for a connection."""
+    used = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used, used))
+    held = []
+    with contextlib.suppress(OSError):
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    inbox.ready()
+    while inbox.receive() is not None:
+        pass

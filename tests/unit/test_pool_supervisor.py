@@ -299,3 +299,16 @@ def test_a_channel_carries_messages_whole_and_descriptors() -> None:
     one.close()
     assert two.receive() is None
     two.close()
+
+
+def test_a_connection_without_a_descriptor_is_given_back(serve: Callable[..., Served]) -> None:
+    """A process that is out of descriptors gets the message without one: the place is freed."""
+    served = serve(target="poor", processes=1, limits={"total": 1, "per_peer": 1, "spare": 0})
+
+    def closed_far_over_the_limit() -> bool:
+        before = served.log.read_text().count("far over")
+        assert served.connect().child is None
+        return served.log.read_text().count("far over") > before
+
+    assert not closed_far_over_the_limit()
+    wait_until(lambda: not closed_far_over_the_limit())
