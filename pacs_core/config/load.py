@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import msgspec
 
 from pacs_core.config.peers import Peer
-from pacs_core.config.schema import KEYS, SECTIONS, Key, Settings, expected
+from pacs_core.config.schema import KEYS, SECTIONS, SHORTEST_PDU, Key, Settings, expected
 from pacs_core.errors import ConfigError
 
 PREFIX = "PACS_CORE_"
@@ -230,6 +230,8 @@ def _check_together(values: Mapping[str, Any], origins: Mapping[str, str], probl
         needs("tls.certificate", f'tls.client = "{values["tls.client"]}" needs tls.ca to check callers by')
     if values["tls.only"] and not values["tls.certificate"]:
         needs("tls.only", "needs tls.certificate and tls.key")
+    if 0 < values["wire.maximum_pdu_length"] < SHORTEST_PDU:
+        needs("wire.maximum_pdu_length", f"must be 0 or at least {SHORTEST_PDU} bytes")
     if values["wire.memory_budget"] < values["wire.spool_at"]:
         needs("wire.memory_budget", f"must not be less than wire.spool_at, {values['wire.spool_at']} bytes")
 

@@ -16,6 +16,9 @@ KIB = 1 << 10
 MIB = 1 << 20
 TIB = 1 << 40
 
+SHORTEST_PDU = 4 * KIB
+"""Bytes that `wire.maximum_pdu_length` must at least be, unless 0: shorter ones are all overhead."""
+
 
 def _about(
     description: str,
@@ -70,7 +73,9 @@ class WireSettings(Struct, frozen=True, kw_only=True):
 
     maximum_pdu_length: Annotated[
         int,
-        _about("Longest PDU we ask for; 0: no limit (PS3.8 D.1)", unit="bytes", ge=0, le=2**32 - 1),
+        _about(
+            "Longest PDU we ask for, at least 4096; 0: no limit (PS3.8 D.1)", unit="bytes", ge=0, le=2**32 - 1
+        ),
     ] = 128 * KIB
     network_timeout: Annotated[
         float, _about("An idle association is aborted after this", unit="seconds", gt=0, le=86400)

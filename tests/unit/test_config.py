@@ -125,6 +125,10 @@ def test_words_become_values(key: str, text: str, value: object) -> None:
         ),
         ("[tls]\nonly = true", "tls.only: needs tls.certificate and tls.key ({}, line 2)"),
         (
+            "[wire]\nmaximum_pdu_length = 7",
+            "wire.maximum_pdu_length: must be 0 or at least 4096 bytes ({}, line 2)",
+        ),
+        (
             '[wire]\nmemory_budget = "1 MiB"',
             "wire.memory_budget: must not be less than wire.spool_at, 4194304 bytes ({}, line 2)",
         ),
