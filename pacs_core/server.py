@@ -29,6 +29,9 @@ from pacs_core.pool.supervisor import Limits, Supervisor, listen
 
 log = get_logger("server")
 
+LARGEST_IDENTIFIER = 4 << 20
+"""Bytes of a data set that is not stored, such as a query's: it is held outside the memory budget."""
+
 # PS3.8 9.3.4; the address of a known AE title is part of recognising it.
 _REJECTIONS = {Refusal.CALLED_AET: (1, 1, 7), Refusal.CALLING_AET: (1, 1, 3), Refusal.ADDRESS: (1, 1, 3)}
 
@@ -134,6 +137,10 @@ class Node:
             ),
             "spool_at": wire.spool_at,
             "budget": Budget(wire.memory_budget),
+            "largest_in_memory": LARGEST_IDENTIFIER,
+            "may_echo": lambda calling, called, address: self._admission.may(
+                calling, called, address, Service.ECHO
+            ),
         }
         handlers = [(evt.EVT_C_FIND, finding.handle)]
         context = tls_context(settings.tls)
@@ -151,9 +158,8 @@ class Node:
     def serve(self, connection: Connection, *, secure: bool) -> None:
         """Begin an association on a connection; the supervisor hears when it is closed."""
         server = self._servers[secure]
-        server.counted.expect(connection)
         try:
-            server.serve_connection(connection.socket, (connection.address, connection.port))
+            server.serve_connection(connection.socket, (connection.address, connection.port), connection)
         except (OSError, RuntimeError) as exc:
             log.error("connection lost before it was served", address=connection.address, exc_info=exc)
             connection.socket.close()
@@ -211,24 +217,18 @@ class _Counted(Wire):
     def __init__(self, inbox: Inbox, **shared: Any) -> None:
         super().__init__(**shared)
         self._inbox = inbox
-        self._connections: dict[tuple[str, int], Connection] = {}
-
-    def expect(self, connection: Connection) -> None:
-        """A connection is about to be served."""
-        self._connections[connection.address, connection.port] = connection
 
     def forget(self, connection: Connection) -> None:
         """A connection is closed."""
-        self._connections.pop((connection.address, connection.port), None)
         self._inbox.closed(connection.number)
 
     def count(self, assoc: Any) -> Rejection | None:
         """Over the limit is what the supervisor found so when it accepted."""
-        return LIMIT_EXCEEDED if self._connections[assoc.address[:2]].over_limit else None
+        return LIMIT_EXCEEDED if assoc.handed.over_limit else None
 
     def ended(self, assoc: Any) -> None:
         super().ended(assoc)
-        self.forget(self._connections[assoc.address[:2]])
+        self.forget(assoc.handed)
 
 
 class _Handed(AssociationServer):
@@ -281,8 +281,13 @@ def tls_context(settings: TlsSettings) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     named = ("tls.certificate", settings.certificate)
+
+    def pass_phrase() -> str:
+        # Without this OpenSSL asks on the terminal, which a service does not have.
+        raise ConfigError(f"tls.key: {settings.key} is encrypted; a key without a pass phrase is needed")
+
     try:
-        context.load_cert_chain(settings.certificate, settings.key)
+        context.load_cert_chain(settings.certificate, settings.key, pass_phrase)
         if settings.client != "none":
             named = ("tls.ca", settings.ca)
             context.load_verify_locations(settings.ca)

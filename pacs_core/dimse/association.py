@@ -31,7 +31,7 @@ from pynetdicom.transport import AddressInformation
 
 from pacs_core._ext import pdu
 from pacs_core._ext.associate import Request, Supported, decode_request
-from pacs_core._ext.command import encode_echo_rsp
+from pacs_core._ext.command import encode, encode_echo_rsp
 from pacs_core._ext.link import Link
 from pacs_core.dimse.messages import C_ECHO_RQ, C_STORE_RQ, MessageProvider, primitive_of
 from pacs_core.dimse.negotiation import (
@@ -42,9 +42,16 @@ from pacs_core.dimse.negotiation import (
     as_context,
     kind_of,
     request_primitive,
+    serves,
     supported_by,
 )
 from pacs_core.dimse.secure import SecureLink
+from pacs_core.dimse.status import (
+    MISTYPED_ARGUMENT,
+    NOT_AUTHORIZED,
+    OUT_OF_RESOURCES,
+    UNRECOGNIZED_OPERATION,
+)
 from pacs_core.dimse.storage import Answer, Joined, Streamed, serve_store
 from pacs_core.dimse.upper_layer import Gone, UpperLayer
 from pacs_core.errors import UnparsableError
@@ -66,6 +73,8 @@ _ONLY_LOGGING = {
     standard_pdu_sent_handler: logging.DEBUG,
 }
 VERIFICATION = "1.2.840.10008.1.1"
+_LAST_WORD = 1.0
+"""Seconds a peer has to close in during a drain: a close of ours at once could take back what was sent."""
 _NUMBERS = itertools.count(1)
 _PREFIX = f"{os.getpid():x}"
 
@@ -149,6 +158,7 @@ class Association(_Base):  # type: ignore[misc]
         self.transfer_syntaxes: dict[int, str] = {}
         self.kinds: dict[int, Kind] = {}
         self.counts = False  # against the limits of associations
+        self.handed: Any = None  # what the server's owner knows the connection by
 
         self.is_established = False
         self.is_rejected = False
@@ -354,16 +364,17 @@ class Association(_Base):  # type: ignore[misc]
         deadline = None if timeout is None else time.monotonic() + timeout
         dul = self.dul
         while not dul.request_pdu:
-            if not dul.pump(deadline=deadline) or self._kill:
-                return False  # ARTIM expired, or the peer is gone: PS3.8 9.2, AA-2, AA-5
+            # A drain is for messages: who has not even an association has nothing to finish.
+            if self._draining or not dul.pump(deadline=deadline) or self._kill:
+                return False  # or ARTIM expired, or the peer is gone: PS3.8 9.2, AA-2, AA-5
         try:
             self.request_item = decode_request(dul.request_pdu)
+            dul.channel.maximum_send = self.request_item.maximum_length
         except ValueError as exc:
             dul.protocol_error(0, plain(str(exc)))
             return False
         self.calling_ae_title = self.request_item.calling_ae_title
         self.called_ae_title = self.request_item.called_ae_title
-        dul.channel.maximum_send = self.request_item.maximum_length
         dul._show_pdu(evt.EVT_PDU_RECV, A_ASSOCIATE_RQ, dul.request_pdu)
         if self.hears(evt.EVT_ACSE_RECV):
             evt.trigger(self, evt.EVT_ACSE_RECV, {"primitive": self.requestor.primitive})
@@ -436,6 +447,8 @@ class Association(_Base):  # type: ignore[misc]
             timeout = self.acse_timeout
             deadline = time.monotonic() + (30 if timeout is None else timeout)
             while not self.wire.hurry:
+                if self._draining:
+                    deadline = min(deadline, time.monotonic() + _LAST_WORD)
                 if dul.channel.receive(deadline=deadline).kind != pdu.WAKE:
                     break
         dul.state_machine.step("Evt17")
@@ -458,7 +471,7 @@ class Association(_Base):  # type: ignore[misc]
         """What takes a data set that comes in chunks."""
         if self._is_native_store(event):
             return Streamed(self, event)
-        return Joined(self.wire.largest_in_memory)
+        return Joined(self.wire.largest_in_memory, self.dul.channel.discard_message)
 
     def _is_native_store(self, event: Any) -> bool:
         return (
@@ -471,14 +484,21 @@ class Association(_Base):  # type: ignore[misc]
         command = event.command
         if self._is_native_store(event) and not isinstance(body, Joined):
             serve_store(self, event, body)
+        elif isinstance(body, Joined) and body.too_large:
+            self._refuse(event, OUT_OF_RESOURCES, "the data set is too large")
+        elif command.command_field == C_ECHO_RQ and not self.wire.may_echo(
+            self.calling_ae_title, self.called_ae_title, self.peer_address
+        ):
+            self._refuse(event, NOT_AUTHORIZED, "this peer may not use C-ECHO")
         elif (
             command.command_field == C_ECHO_RQ
             and self._plain_echo
             and not command.has_data_set
+            and command.message_id is not None
             and command.affected_sop_class_uid == VERIFICATION
         ):
             self.dul.send_message(
-                event.context_id, encode_echo_rsp(command.message_id or 0, command.affected_sop_class_uid)
+                event.context_id, encode_echo_rsp(command.message_id, command.affected_sop_class_uid)
             )
         else:
             try:
@@ -486,7 +506,32 @@ class Association(_Base):  # type: ignore[misc]
             except UnparsableError as exc:
                 self.dul.protocol_error(0, str(exc))
                 return
-            self._serve_request(primitive, event.context_id)
+            named = command.affected_sop_class_uid or command.requested_sop_class_uid
+            if not primitive.is_valid_request:
+                self._refuse(event, MISTYPED_ARGUMENT, "something that is mandatory is missing")
+            elif not all(
+                serves(uid, primitive) for uid in (named, self._accepted_cx[event.context_id].abstract_syntax)
+            ):
+                self._refuse(event, UNRECOGNIZED_OPERATION, "no operation of this SOP class")
+            else:
+                self._serve_request(primitive, event.context_id)
+
+    def _refuse(self, event: Any, status: int, why: str) -> None:
+        """Answer a request that no service sees; without a Message ID to answer to the association ends."""
+        command = event.command
+        self.log_warning("request %04X refused with %04X: %s", command.command_field, status, why)
+        if command.message_id is None:
+            self.abort()
+            return
+        elements = {
+            0x0002: command.affected_sop_class_uid or command.requested_sop_class_uid or None,
+            0x0100: command.command_field | 0x8000,
+            0x0120: command.message_id,
+            0x0800: 0x0101,
+            0x0900: status,
+            0x0902: why,
+        }
+        self.dul.send_message(event.context_id, encode(elements))
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         """As pynetdicom's, and storage classes that it does not know."""

@@ -160,7 +160,9 @@ class MessageProvider:
 
     @staticmethod
     def joined(body: Any) -> Any:
-        """The data set in one piece."""
+        """The data set in one piece. Raises UnparsableError for one that is too large for it."""
+        if getattr(body, "too_large", False):
+            raise UnparsableError("a data set larger than may be held in memory")
         return body.data if hasattr(body, "data") else body
 
     def get_msg(self, block: bool = False) -> tuple[Any, Any]:

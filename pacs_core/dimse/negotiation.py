@@ -9,6 +9,7 @@ triples exactly, an admission hook, limits per peer, storage classes nobody know
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import cache
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydicom.uid import UID
 from pynetdicom import _config, acse, evt
+from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_GET, C_MOVE, C_STORE
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.presentation import PresentationContext, negotiate_unrestricted
-from pynetdicom.service_class import ServiceClass, StorageServiceClass
+from pynetdicom.service_class import ServiceClass, StorageServiceClass, VerificationServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
 from pacs_core._ext.associate import (
@@ -132,6 +134,23 @@ def kind_of(abstract_syntax: str) -> Kind:
     if issubclass(service, StorageServiceClass):
         return Kind.STORAGE
     return Kind.UNKNOWN if service is ServiceClass else Kind.OTHER
+
+
+_QUERY_RETRIEVE = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.2\.[123]\.([123])")
+_OF_QUERY_RETRIEVE = {"1": C_FIND, "2": C_MOVE, "3": C_GET}
+
+
+def serves(sop_class: str, request: Any) -> bool:
+    """Whether a request is an operation of its SOP class; of classes not judged here it is."""
+    query_retrieve = _QUERY_RETRIEVE.fullmatch(sop_class)
+    if query_retrieve is not None:
+        return isinstance(request, _OF_QUERY_RETRIEVE[query_retrieve[1]])
+    service = uid_to_service_class(UID(sop_class))
+    if service is VerificationServiceClass:
+        return isinstance(request, C_ECHO)
+    if service is StorageServiceClass:
+        return isinstance(request, C_STORE)
+    return True
 
 
 _Base: Any = acse.ACSE  # its annotations name pynetdicom's association

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from pynetdicom import evt, transport
@@ -52,6 +53,8 @@ class Wire:
     spool_at, budget, largest_in_memory
         Bytes: from which size on a data set is handed over in chunks; what all received data sets together
         may hold; and the largest one that is put together for a handler that wants it whole.
+    may_echo
+        Whether a peer (calling and called AE title, address) may use C-ECHO.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Wire:
         spool_at: int = 4 << 20,
         budget: Budget | None = None,
         largest_in_memory: int = 2 << 30,
+        may_echo: Callable[[str, str, str], bool] = lambda *_: True,
     ) -> None:
         self.storage = storage
         self.admission = admission
@@ -74,6 +78,7 @@ class Wire:
         self.spool_at = spool_at
         self.budget = budget or _budget_of_the_process
         self.largest_in_memory = largest_in_memory
+        self.may_echo = may_echo
         self.server: Any = None
         self.hurry = False  # do not wait for peers to close any more
         self.live: set[Association] = set()
@@ -192,15 +197,17 @@ class AssociationServer(_Base):  # type: ignore[misc]
             sock.close()
             self.handle_error(sock, address)
 
-    def serve_connection(self, sock: socket.socket, address: Any) -> Association:
+    def serve_connection(self, sock: socket.socket, address: Any, handed: Any = None) -> Association:
         """Start an association on a connected socket, which is the association's from now on.
 
+        `handed` is what the caller knows the connection by; it stays with the association.
         TLS, if the server has a context, is negotiated by the association's own thread.
         """
         sock.setblocking(True)
         if self.ssl_context:
             sock = self.ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         assoc = self._association(sock, address)
+        assoc.handed = handed
         assoc.notify(evt.EVT_CONN_OPEN, {"address": address})
         self.wire.began(assoc)
         try:

@@ -68,15 +68,23 @@ Failure = Callable[[Exception], Answer]
 
 
 class Joined:
-    """A large data set put together for a handler that wants it in one piece."""
+    """A large data set put together for a handler that wants it in one piece, if it is not too large."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, discard_message: Callable[[], None]) -> None:
         self.data = bytearray()
         self.limit = limit
+        self.too_large = False
+        self._discard_message = discard_message
 
     def write(self, chunk: Buffer) -> None:
+        if self.too_large:
+            return
         if len(self.data) + len(chunk) > self.limit:
-            raise MemoryError("a data set larger than may be held in memory")
+            # Its rest is read off the wire and thrown away; the request can be answered.
+            self.too_large = True
+            self.discard()
+            self._discard_message()
+            return
         self.data += chunk
         chunk.release()
 
