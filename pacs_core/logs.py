@@ -45,6 +45,9 @@ PATIENT_KEYS = frozenset(
 )
 """Keys whose values never reach the log unless `log.patient_data` is on."""
 
+_EXTRA = ("association", "calling_ae_title", "called_ae_title", "address", "contexts")
+"""What `extra` of a record of the standard library may add to its line; anything may be in the rest."""
+
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 # At their lower levels these libraries print data sets and quote values.
@@ -90,7 +93,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_part, *shared],
+            foreign_pre_chain=[_part, structlog.stdlib.ExtraAdder(allow=_EXTRA), *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )

@@ -15,6 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from pynetdicom import association as pynetdicom_association
 from pynetdicom import evt
 from pynetdicom._handlers import (
@@ -335,6 +336,10 @@ class Association(_Base):  # type: ignore[misc]
 
     def run_reactor(self) -> None:
         """From the first byte to the last."""
+        with structlog.contextvars.bound_contextvars(association=self.id, address=self.peer_address):
+            self._run()
+
+    def _run(self) -> None:
         try:
             if self._handshake() and self._await_request():
                 if not self.is_aborted and not self.is_rejected:
@@ -375,6 +380,8 @@ class Association(_Base):  # type: ignore[misc]
             return False
         self.calling_ae_title = self.request_item.calling_ae_title
         self.called_ae_title = self.request_item.called_ae_title
+        # Every line of this thread says whose it is, those of the archive too.
+        structlog.contextvars.bind_contextvars(**self._extra())
         dul._show_pdu(evt.EVT_PDU_RECV, A_ASSOCIATE_RQ, dul.request_pdu)
         if self.hears(evt.EVT_ACSE_RECV):
             evt.trigger(self, evt.EVT_ACSE_RECV, {"primitive": self.requestor.primitive})
@@ -550,13 +557,8 @@ class Association(_Base):  # type: ignore[misc]
         super()._serve_request(msg, context_id)
 
     def failure(self, exc: Exception) -> Answer:
-        """What to answer when a storage handler raised, said in the log too."""
-        answer = self.wire.failure(exc)
-        LOGGER.error(
-            "C-STORE failed with status %04X: %s", answer.status, type(exc).__name__, extra=self._extra()
-        )
-        LOGGER.debug("the failure in full", exc_info=exc, extra=self._extra())
-        return answer
+        """What to answer when a storage handler raised; whoever decides that says it in the log too."""
+        return self.wire.failure(exc)
 
     # -- logging ----------------------------------------------------------------------------------------
 
@@ -570,7 +572,12 @@ class Association(_Base):  # type: ignore[misc]
 
     def log_warning(self, text: str, *args: Any) -> None:
         """Log with this association's identity; never with data of its messages."""
-        LOGGER.warning("[%s] " + text, self.id, *args, extra=self._extra())
+        LOGGER.warning(text, *args, extra=self._extra())
+
+    def log_accepted(self) -> None:
+        """Log that the association is made, and how many of its contexts were accepted."""
+        contexts = f"{len(self.transfer_syntaxes)} of {len(self.results)}"
+        LOGGER.info("association accepted", extra={**self._extra(), "contexts": contexts})
 
 
 def _is_heard(handler: Any) -> bool:

@@ -206,6 +206,7 @@ class Negotiation(_Base):  # type: ignore[misc]
                 identity_response=identity,
             )
             assoc.dul.send_accept(encoded)
+        assoc.log_accepted()
         assoc.notify(evt.EVT_ACCEPTED, {})
         assoc.notify(evt.EVT_ESTABLISHED, {})
 

@@ -6,6 +6,7 @@ size comes in one buffer; a large one is written piece by piece while it arrives
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pacs_core._ext.pdu import Event
     from pacs_core.dimse.association import Association
 
+LOGGER = logging.getLogger("pacs_core.dimse")
 PROCESSING_FAILURE = 0x0110  # PS3.7 Annex C
 INVALID_OBJECT_INSTANCE = 0x0117
 SOP_CLASS_NOT_SUPPORTED = 0x0122
@@ -60,7 +62,9 @@ class StorageHandler(Protocol):
 
 
 def processing_failure(exc: Exception) -> Answer:
-    """The answer to a failure that nobody gave a meaning (PS3.7 Annex C: 0110)."""
+    """The answer to a failure that nobody gave a meaning (PS3.7 Annex C: 0110), and its line in the log."""
+    LOGGER.error("instance not kept, status %04X: %s", PROCESSING_FAILURE, type(exc).__name__)
+    LOGGER.debug("the failure in full", exc_info=exc)
     return Answer(PROCESSING_FAILURE, type(exc).__name__)
 
 

@@ -8,6 +8,8 @@ from pacs_core.archive import Arriving, Ingest, Stored
 from pacs_core.dimse.status import (
     DATA_SET_DOES_NOT_MATCH_WARNING,
     ELEMENTS_DISCARDED,
+    OUT_OF_RESOURCES,
+    PROCESSING_FAILURE,
     SUCCESS,
     comment_of,
     status_of,
@@ -86,7 +88,9 @@ def failure_of(error: Exception) -> Answer:
     """The response for what was not kept, and its line in the log."""
     status = status_of(error)
     if isinstance(error, PacsError):
-        log.warning("instance not kept", status=f"{status:04X}", why=str(error))
+        # Ours to mend, or the sender's.
+        say = log.error if status in (OUT_OF_RESOURCES, PROCESSING_FAILURE) else log.warning
+        say("instance not kept", status=f"{status:04X}", why=str(error))
         elements = () if error.tag is None else (error.tag,)
         return Answer(status, comment_of(error), elements)
     log.error("instance not kept", status=f"{status:04X}", exc_info=error)

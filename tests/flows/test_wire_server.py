@@ -12,6 +12,8 @@ import pytest
 from rawpeer import ECHO, IMPLICIT, Peer, echo
 
 from pacs_core import Archive
+from tests.make import uid
+from tests.raw import RawSender
 from tests.serving import Serving, pacs_core, serving, until
 
 
@@ -104,3 +106,22 @@ def test_an_encrypted_key_is_an_error_and_no_question(tmp_path: Path) -> None:
     )
     assert "tls.key" in failed.stderr
     assert "encrypted" in failed.stderr
+
+
+def test_every_line_of_an_association_says_whose_it_is(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    Archive.open(archive).close()
+    pacs_core("peers", "add", "--archive", str(archive), "RAWPEER", "--may", "echo")
+    with serving(archive) as server:
+        with RawSender(server.port) as refused:
+            assert refused.store(uid(1, 1, 1), b"").status == 0x0124
+        [accepted] = server.said("association accepted")
+        assert until(lambda: server.said("instance not kept"))
+        [line] = [line for line in server.lines if line["level"] in ("warning", "error")]
+        assert (line["event"], line["level"], line["status"]) == ("instance not kept", "warning", "0124")
+        for told in (accepted, line):
+            assert told["association"] == accepted["association"]
+            assert told["address"] == "127.0.0.1"
+            assert (told["calling_ae_title"], told["called_ae_title"]) == ("RAWPEER", "PACSCORE")
+        assert accepted["contexts"] == "1 of 1"
+        assert accepted["level"] == "info"
