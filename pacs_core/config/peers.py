@@ -157,14 +157,15 @@ class Peers:
             return Decision(
                 None,
                 Refusal.CALLING_AET,
-                f"{self.command} {_shown(calling_aet)} {_shown(address)}, "
+                f"{self.command} {_operand(calling_aet)} {_shown(address)}, "
                 f'or set server.unknown_callers to "any"',
             )
         if not peer.calls_from(address):
             allowed = " ".join(f"--from {entry}" for entry in (*peer.networks(), address))
-            return Decision(
-                peer, Refusal.ADDRESS, f"{self.command} {_shown(calling_aet)} {_printable(allowed)}"
-            )
+            words = (_shown(calling_aet), _printable(allowed))
+            if _title(calling_aet).startswith("-"):
+                words = (words[1], _operand(calling_aet))
+            return Decision(peer, Refusal.ADDRESS, " ".join((self.command, *words)))
         return Decision(peer, None, "")
 
 
@@ -191,6 +192,11 @@ def _title(aet: str) -> str:
 
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def _operand(title: str) -> str:
+    """An AE title as a word of a command that no dash in it makes an option."""
+    return f"-- {_shown(title)}" if _title(title).startswith("-") else _shown(title)
 
 
 def _shown(text: str) -> str:

@@ -78,10 +78,16 @@ class WireSettings(Struct, frozen=True, kw_only=True):
         ),
     ] = 128 * KIB
     network_timeout: Annotated[
-        float, _about("An idle association is aborted after this", unit="seconds", gt=0, le=86400)
+        float,
+        _about(
+            "An association is aborted when nothing, not even part of a message, came for this long",
+            unit="seconds",
+            gt=0,
+            le=86400,
+        ),
     ] = 60.0
     dimse_timeout: Annotated[
-        float, _about("A message that has begun must end within this", unit="seconds", gt=0, le=86400)
+        float, _about("Wait for the answer to a request of ours", unit="seconds", gt=0, le=86400)
     ] = 60.0
     artim_timeout: Annotated[
         float,

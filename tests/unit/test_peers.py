@@ -43,6 +43,15 @@ def test_an_unknown_caller_is_refused_and_told_of() -> None:
     assert "server.unknown_callers" in decision.hint
 
 
+@pytest.mark.parametrize("title", ["-X", "--archive=/tmp", "- X"])
+def test_a_title_with_a_dash_becomes_no_option_of_the_hint(title: str) -> None:
+    """Whoever pastes the hint must not run something that the peer chose."""
+    unknown = known(CT1).admit(title, "PACSCORE", "192.0.2.77").hint
+    assert shlex.split(unknown.partition(",")[0])[2:] == ["add", "--", title, "192.0.2.77"]
+    elsewhere = known(Peer(aet=title, host="192.0.2.1")).admit(title, "PACSCORE", "192.0.2.77").hint
+    assert shlex.split(elsewhere)[-2:] == ["--", title]
+
+
 def test_an_unknown_caller_may_all_where_the_policy_is_open() -> None:
     decision = Peers((CT1,), aet="PACSCORE", unknown="any").admit("MR1", "ANY-SCP", "192.0.2.77")
     assert decision.admitted
