@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -64,11 +65,16 @@ def group() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; `arguments` instead of the process's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stdout is None:
+        # Closed by who started us. What is written there fails, and no file that we open gets its number.
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  as long as the process
     code = run(words)
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        code = code or 1
+    except OSError as exc:
+        if not code:
+            code = _failed(exc)
         # The interpreter flushes once more at exit and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
@@ -79,20 +85,35 @@ def run(words: list[str]) -> int:
     try:
         result = group.main(words, prog_name="pacs-core", standalone_mode=False)
     except click.Abort:  # click's name for Ctrl-C
-        click.echo("pacs-core: interrupted", err=True)
+        _say("interrupted")
         return 130
     except click.ClickException as exc:
-        exc.show()
+        with suppress(OSError):
+            exc.show()
         return exc.exit_code
     except PacsError as exc:
         if _verbosity(words) > 1:
             traceback.print_exc()
         for line in str(exc).splitlines():
-            click.echo(f"pacs-core: {line}", err=True)
+            _say(line)
         return 2 if isinstance(exc, ConfigError) else 1
-    except BrokenPipeError:
-        return 1
+    except OSError as exc:
+        if _verbosity(words) > 1:
+            traceback.print_exc()
+        return _failed(exc)
     return result if isinstance(result, int) else 0
+
+
+def _failed(exc: OSError) -> int:
+    """Say what the system refused; the exit code. Whoever closed a pipe knows it."""
+    if not isinstance(exc, BrokenPipeError):
+        _say(f"{exc.filename or 'reading or writing'}: {exc.strerror or exc}")
+    return 1
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # nobody is left to tell
+        click.echo(f"pacs-core: {line}", err=True)
 
 
 def _verbosity(words: list[str]) -> int:

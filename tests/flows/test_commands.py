@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from pacs_core import Archive
 from tests.make import encoded, file, instance, uid
 from tests.raw import RawSender
@@ -151,3 +153,22 @@ def _connects(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+@pytest.mark.parametrize("redirected", [">/dev/full", ">&-"])
+@pytest.mark.parametrize("command", ["config", "stats"])
+def test_output_that_can_not_be_written_is_one_line(tmp_path: Path, command: str, redirected: str) -> None:
+    archive = tmp_path / "archive"
+    Archive.open(archive).close()
+    done = subprocess.run(
+        [
+            *("sh", "-c", f'"$@" {redirected}', "sh"),
+            *(sys.executable, "-m", "pacs_core", command, "--archive", str(archive)),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("pacs-core: ")
