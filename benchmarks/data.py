@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import re
 import time
 from dataclasses import dataclass
 from io import BytesIO
@@ -129,7 +130,7 @@ class Corpus:
         """Write `associations` folders of `count` files below `root`."""
         encoded = part10(dataset)
         places = {
-            name: _all_of(encoded, str(dataset[name].value).encode())
+            name: [at.start() for at in re.finditer(re.escape(str(dataset[name].value).encode()), encoded)]
             for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
         }
         folders = [root / f"{number}" for number in range(associations)]
@@ -156,11 +157,3 @@ class Corpus:
                             os.pwrite(fd, values[name].encode(), offset)
                 finally:
                     os.close(fd)
-
-
-def _all_of(data: bytes, what: bytes) -> list[int]:
-    found, at = [], data.find(what)
-    while at >= 0:
-        found.append(at)
-        at = data.find(what, at + 1)
-    return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import sys
@@ -185,7 +186,10 @@ class Sender:
         self._last = ["", "", ""]
         self._message = bytearray().join(fragment(CONTEXT, load.data, False, self._limit))
         # One that the border of a fragment cuts, which only that of a tiny PDU can, is not found.
-        self._places = [_all_of(self._message, mark.encode()) for mark in MARKS]
+        self._places = [
+            [found.start() for found in re.finditer(re.escape(mark.encode()), self._message)]
+            for mark in MARKS
+        ]
         if not self._places[0]:
             raise ConnectionError(f"PDUs of {self._limit} bytes are too small for this")
 
@@ -232,14 +236,6 @@ class Sender:
 
     def close(self) -> None:
         self._socket.close()
-
-
-def _all_of(data: bytes | bytearray, what: bytes) -> list[int]:
-    found, at = [], data.find(what)
-    while at >= 0:
-        found.append(at)
-        at = data.find(what, at + 1)
-    return found
 
 
 def run(load: Load, numbers: Iterable[int], start: Event, stop: Event, results: Any) -> None:

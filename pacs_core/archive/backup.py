@@ -53,7 +53,7 @@ def backup(archive: Archive, target: Path, *, progress: Callable[[int], None] = 
         if target.exists() and any(target.iterdir()):
             _check_target(root, target)
         else:
-            make_folders(target)
+            make_folders(target / "objects")  # which makes it a backup, to be gone on with
         with Place(target).alone(), archive.objects.hold():
             fresh = target / "index.new"
             shutil.rmtree(fresh, ignore_errors=True)

@@ -349,6 +349,21 @@ def test_a_backup_overwrites_nothing_but_its_own(tmp_path: Path) -> None:
         assert verify(archive).findings == []
 
 
+def test_a_first_backup_that_was_broken_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with Archive.open(tmp_path / "archive") as archive:
+        archive.store(one())
+        with monkeypatch.context() as patched:
+            patched.setattr(archive.index, "snapshot", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                backup(archive, tmp_path / "copy")
+        backup(archive, tmp_path / "copy")
+    with Archive.open(tmp_path / "copy") as copy:
+        assert copy.holds(FIRST)
+
+
 def test_a_restore_that_was_broken_off_is_no_archive_yet(tmp_path: Path) -> None:
     with Archive.open(tmp_path / "archive") as archive:
         archive.store(one())
