@@ -15,8 +15,8 @@ from pacs_core._ext.batch cimport (
 )
 from pacs_core._ext.keys cimport UID_INSTANCE, UID_NAMELESS, UID_SERIES, UID_STUDY, Text, same_text
 from pacs_core._ext.kv cimport (
-    MDB_CORRUPTED, MDB_KEYEXIST, MDB_NOTFOUND, MDB_SUCCESS, Environment, MDB_val, begin_write, end_write, fail,
-    mdb_get, mdb_put, view,
+    MDB_CORRUPTED, MDB_KEYEXIST, MDB_NOTFOUND, MDB_PANIC, MDB_SUCCESS, Environment, MDB_val, begin_write,
+    end_write, fail, mdb_get, mdb_put, view,
 )
 from pacs_core._ext.rows cimport (
     IMAGE, PATIENT, SERIES, STUDY, Claim, Fields, Instance, Layout, Node, Schema, encode_instance,
@@ -486,7 +486,7 @@ def apply_batch(
                 code = end_write(work.txn, lock_fd, code, &unsynced)
             free(work.pen.data)
             release(&work.arena)
-        if unsynced:
+        if unsynced or code == MDB_PANIC:
             env.unsynced = True
         env.leave()
         if code != MDB_SUCCESS:

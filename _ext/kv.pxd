@@ -48,6 +48,7 @@ cdef extern from "lmdb.h" nogil:
 
     enum:
         MDB_NOTLS
+        MDB_NOSYNC
         MDB_RDONLY
         MDB_CREATE
         MDB_CP_COMPACT
@@ -82,13 +83,18 @@ cdef extern from "lmdb.h" nogil:
     int mdb_env_create(MDB_env** env)
     int mdb_env_open(MDB_env* env, const char* path, unsigned int flags, unsigned int mode)
     int mdb_env_copy2(MDB_env* env, const char* path, unsigned int flags)
+    int mdb_env_stat(MDB_env* env, MDB_stat* stat)
     int mdb_env_info(MDB_env* env, MDB_envinfo* stat)
     void mdb_env_close(MDB_env* env)
+    int mdb_env_sync(MDB_env* env, int force)
+    int mdb_env_get_flags(MDB_env* env, unsigned int* flags)
+    int mdb_env_set_flags(MDB_env* env, unsigned int flags, int onoff)
     int mdb_env_set_mapsize(MDB_env* env, size_t size)
     int mdb_env_set_maxreaders(MDB_env* env, unsigned int readers)
     int mdb_env_set_maxdbs(MDB_env* env, MDB_dbi dbs)
     int mdb_env_get_maxkeysize(MDB_env* env)
     int mdb_txn_begin(MDB_env* env, MDB_txn* parent, unsigned int flags, MDB_txn** txn)
+    MDB_env* mdb_txn_env(MDB_txn* txn)
     int mdb_txn_commit(MDB_txn* txn)
     void mdb_txn_abort(MDB_txn* txn)
     void mdb_txn_reset(MDB_txn* txn)
@@ -119,7 +125,9 @@ cdef class Environment:
     cdef int idle_count
     cdef int active                   # calls under way
     cdef bint gate                    # new calls wait: it is being closed or reopened
-    cdef bint unsynced                # a commit failed: see `condemned`
+    cdef bint unsynced                # see `condemned`
+    cdef MDB_txn* pinned_at           # a snapshot that is kept: see `pin`
+    cdef readonly bint lagging        # commits are not synced one by one
     cdef unsigned long forks          # forks seen when it was opened
     cdef uint64_t device              # of the directory
     cdef uint64_t inode
@@ -128,6 +136,7 @@ cdef class Environment:
     cdef readonly str path
     cdef readonly bint readonly
     cdef readonly size_t map_size
+    cdef readonly unsigned int page_size
     cdef unsigned int max_readers
 
     cdef int enter(self) except -1

@@ -119,19 +119,39 @@ cdef int begin_write(MDB_env* env, int lock_fd, MDB_txn** txn) noexcept nogil:
     return code
 
 
+cdef bint is_doubtful(MDB_env* env, int code) noexcept nogil:
+    """Whether after a commit that gave `code` it is not known what is on disk.
+
+    Where commits are synced, any failure of the system. Where they lag, only LMDB's own giving up: a page
+    that could not be written is one that nothing refers to yet.
+    """
+    cdef unsigned int flags
+    cdef MDB_txn* probe = NULL
+    if code <= 0:
+        return code == MDB_PANIC
+    mdb_env_get_flags(env, &flags)
+    if not flags & MDB_NOSYNC:
+        return True
+    code = mdb_txn_begin(env, NULL, MDB_RDONLY, &probe)
+    if code == MDB_SUCCESS:
+        mdb_txn_abort(probe)
+    return code == MDB_PANIC
+
+
 cdef int end_write(MDB_txn* txn, int lock_fd, int code, bint* unsynced) noexcept nogil:
     """Commit if `code` is MDB_SUCCESS, else abort (a negative MDB_KEYEXIST says: nothing to commit).
 
-    `unsynced` is set when the commit failed in the operating system: what is on disk is then not known.
+    `unsynced` is set when it is not known what is on disk now.
     The commit lock is let go before the GIL is asked for again.
     """
+    cdef MDB_env* env = mdb_txn_env(txn)
     if code != MDB_SUCCESS:
         mdb_txn_abort(txn)
         if code == MDB_KEYEXIST:
             code = MDB_SUCCESS
     else:
         code = mdb_txn_commit(txn)
-        if code > 0 or code == MDB_PANIC:
+        if is_doubtful(env, code):
             unsynced[0] = True
     if lock_fd >= 0:
         flock(lock_fd, LOCK_UN)
@@ -156,10 +176,14 @@ cdef class Environment:
         Name and flags (`DUPSORT`, `INTEGERKEY`…) of each table; missing ones are made unless `readonly`.
     map_size : int
         Bytes of address space reserved once; the same for every opener, never changed while open.
+    lagging : bool
+        Commits are not synced: `sync` does it for all that came before, and until then a power cut may
+        leave anything but the pages of the snapshot that is kept by `pin`. Nothing is written without one.
     """
 
     def __cinit__(
-        self, str path, tables, *, size_t map_size, unsigned int max_readers=1024, bint readonly=False
+        self, str path, tables, *, size_t map_size, unsigned int max_readers=1024, bint readonly=False,
+        bint lagging=False,
     ):
         if not 0 < len(tables) <= MAX_TABLES:
             raise ValueError(f"1 to {MAX_TABLES} tables")
@@ -170,6 +194,7 @@ cdef class Environment:
         self.map_size = map_size
         self.max_readers = max_readers
         self.readonly = readonly
+        self.lagging = lagging
         self.open_native()
 
     def __dealloc__(self):
@@ -182,6 +207,9 @@ cdef class Environment:
                 self.registry.pop((self.device, self.inode), None)
 
     cdef void rest_all(self) noexcept:
+        if self.pinned_at != NULL:
+            mdb_txn_abort(self.pinned_at)
+            self.pinned_at = NULL
         while self.idle_count:
             self.idle_count -= 1
             mdb_txn_abort(self.idle[self.idle_count])
@@ -189,6 +217,7 @@ cdef class Environment:
     cdef int open_native(self) except -1:
         cdef int code
         cdef MDB_env* env = NULL
+        cdef MDB_stat stat
         cdef bytes where = os.fsencode(self.path)
         cdef const char* c_path = where
         try:
@@ -212,10 +241,14 @@ cdef class Environment:
                     code = mdb_env_open(env, c_path, MDB_NOTLS | (MDB_RDONLY if self.readonly else 0), 0o640)
             if code == MDB_SUCCESS:
                 code = self.open_tables(env)
+            if code == MDB_SUCCESS and self.lagging:
+                code = mdb_env_set_flags(env, MDB_NOSYNC, 1)
             if code != MDB_SUCCESS:
                 mdb_env_close(env)
                 fail(code, f"open index {self.path}")
             _open_here[identity] = self.path
+        mdb_env_stat(env, &stat)
+        self.page_size = stat.ms_psize
         self.env = env
         self.forks = forks
         self.unsynced = False
@@ -251,7 +284,7 @@ cdef class Environment:
         """Close when the calls under way have ended; new ones wait meanwhile."""
         if self.forks != forks:
             # All of it is the parent's: threads in a call are not here to end it, readers rest in shared memory.
-            self.env = NULL
+            self.env = self.pinned_at = NULL
             self.active = self.idle_count = 0
             return 0
         self.gate = True
@@ -280,11 +313,55 @@ cdef class Environment:
 
     @property
     def condemned(self):
-        """A commit failed in the operating system: nothing is written before `reopen`."""
+        """A commit or a sync failed in the operating system: nothing is written before `reopen`."""
         return self.unsynced
 
-    def reopen(self):
-        """Close, make sure of what is on disk, open again.
+    @property
+    def pinned(self):
+        """Whether a snapshot is kept by `pin`."""
+        return self.pinned_at != NULL
+
+    def pin(self):
+        """Keep the pages of the latest snapshot from being used again, and let go of those kept before."""
+        cdef MDB_txn* txn = NULL
+        cdef int code
+        self.enter()
+        with nogil:
+            code = begin_read(self.env, &txn)
+        if code == MDB_SUCCESS:
+            if self.pinned_at != NULL:
+                mdb_txn_abort(self.pinned_at)
+            self.pinned_at = txn
+        self.leave()
+        if code != MDB_SUCCESS:
+            fail(code, f"read index {self.path}")
+
+    def unpin(self):
+        """Keep no snapshot."""
+        if self.pinned_at != NULL:
+            mdb_txn_abort(self.pinned_at)
+            self.pinned_at = NULL
+
+    def sync(self):
+        """Make every commit until now durable.
+
+        Raises
+        ------
+        StorageError
+            The system failed to: the environment is condemned.
+        """
+        cdef int code
+        self.enter()
+        with nogil:
+            code = mdb_env_sync(self.env, 1)
+        if code != MDB_SUCCESS:
+            self.unsynced = True
+        self.leave()
+        if code != MDB_SUCCESS:
+            fail(code, f"sync index {self.path}")
+
+    def reopen(self, prepare=None):
+        """Close, make sure of what is on disk, call `prepare`, open again.
 
         A page whose write-back failed may still look right in the page cache; a descriptor that was not
         there at the time syncs the file once more, and the cached pages are dropped so that what is read
@@ -305,12 +382,14 @@ cdef class Environment:
                     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 finally:
                     os.close(fd)
-            except OSError as exc:
+                if prepare is not None:
+                    prepare()
+            except (OSError, StorageError) as exc:
                 failed = exc
             self.open_native()
             if failed is not None:
                 self.unsynced = True
-                raise StorageError(f"sync index {self.path}: {failed.strerror}") from failed
+                raise StorageError(f"sync index {self.path}: {failed}") from failed
         finally:
             self.gate = False
 
@@ -329,6 +408,8 @@ cdef class Environment:
             raise ArchiveError(f"index {self.path} is open for reading only")
         if self.unsynced:
             raise StorageError(f"index {self.path}: a commit failed; reopen before writing")
+        if self.lagging and self.pinned_at == NULL:
+            raise ArchiveError(f"index {self.path}: pin a snapshot before writing")
         return self.enter()
 
     cdef void leave(self) noexcept:
@@ -504,7 +585,7 @@ cdef class Environment:
                         if code != MDB_SUCCESS:
                             break
                     code = end_write(txn, lock_fd, code, &unsynced)
-            if unsynced:
+            if unsynced or code == MDB_PANIC:
                 self.unsynced = True
             self.leave()
             if code != MDB_SUCCESS:
@@ -543,10 +624,9 @@ cdef class Environment:
             int(words[2]) for words in (line.split() for line in "".join(lines).splitlines()[1:])
             if len(words) == 3 and words[2].isdigit()
         ]
-        page = os.sysconf("SC_PAGE_SIZE")
         return {
             "map_size": info.me_mapsize,
-            "used": (info.me_last_pgno + 1) * page,
+            "used": (info.me_last_pgno + 1) * self.page_size,
             "last_txn": info.me_last_txnid,
             "max_readers": info.me_maxreaders,
             "readers": info.me_numreaders,

@@ -11,7 +11,8 @@ from types import TracebackType
 from pacs_core.archive.find import find
 from pacs_core.archive.ingest import Arriving, Duplicates, Ingest, Stored
 from pacs_core.archive.place import Place
-from pacs_core.archive.recover import Recovered, recover, stands
+from pacs_core.archive.recover import recover, stands
+from pacs_core.archive.settle import Recovered
 from pacs_core.config import ArchiveSettings
 from pacs_core.dicom.attributes import Level
 from pacs_core.dicom.header import scan

@@ -1,7 +1,7 @@
 """Ingest: from a received instance to bytes and index record that survive a power cut.
 
-The order is bytes, then record, then answer. What a crash leaves between the first two is an instance
-without a record: `archive/recover` adopts it, it was never acknowledged.
+The order is bytes, then record, then answer. The bytes are durable then, and the record is with the index's
+next checkpoint: what a crash leaves is instances without a record, which `archive/recover` adopts.
 
 Duplicates (the same SOP Instance UID again) are settled by the archive's policy: the first is kept, the
 new one replaces it, or the new one is refused. Whatever loses gets a tombstone before its bytes go, so
@@ -11,15 +11,15 @@ that a rebuilt index comes to the same outcome.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from pacs_core.archive.commit import GroupCommit
 from pacs_core.archive.heirs import heirs_of
+from pacs_core.archive.recover import catch_up
+from pacs_core.archive.settle import now_us
 from pacs_core.dicom.header import Header, HeaderScan, scan
 from pacs_core.dicom.part10 import Reception, encode_meta
 from pacs_core.errors import DuplicateError, MismatchError, PacsError, StorageError, UnparsableError
@@ -108,7 +108,7 @@ class Ingest:
         self._index = index
         self._duplicates = duplicates
         self._accept_mismatch = accept_mismatch
-        self._commit: GroupCommit[_Pending] = GroupCommit(self._work, limit=batch)
+        self._commit: GroupCommit[_Pending | None] = GroupCommit(self._work, limit=batch)
         self._claims = _Claims()
         self._doubtful: list[_Pending] = []
         self._undecided: list[Tombstone] = []
@@ -142,11 +142,15 @@ class Ingest:
         return Stored(kept, uid, discarded=bool(header.stray), mismatch=mismatch)
 
     def close(self) -> bool:
-        """Take nothing more; returns when nothing is under way, and whether all is accounted for."""
+        """Take nothing more; returns when nothing is under way, and whether all is durably accounted for."""
         self._commit.close()
-        with suppress(PacsError):
-            self._decide()
-        return not self._doubtful and not self._undecided
+        try:
+            self._mend()
+            self._index.sync()
+        except PacsError as exc:
+            log.error("the next to open the archive settles what is left", why=str(exc))
+            return False
+        return True
 
     def remove(self, uids: Sequence[str]) -> int:
         """Take instances out: tombstones first, then their records, then their bytes. Returns how many.
@@ -156,8 +160,8 @@ class Ingest:
         OutOfResourcesError, StorageError
             All of them are held as before.
         """
+        self._be_sound()
         with self._index.exclusive():
-            self._decide()
             found = [(uid, self._index.locate(uid)) for uid in dict.fromkeys(uids)]
             gone = [(uid, Locator.unpack(at.locator)) for uid, at in found if at is not None]
             if not gone:
@@ -170,29 +174,35 @@ class Ingest:
                 self._undecided = []  # the journal sees to it that none counts
                 raise
             uids = [uid for uid, _ in gone]
-            try:
-                self._index.remove(uids, heirs=heirs_of(self._index, self._store, uids))
-            except BaseException:
-                with suppress(PacsError):
-                    self._decide()
-                raise
+            self._index.remove(uids, heirs=heirs_of(self._index, self._store, uids))
             self._undecided = []
         self._store.remove([at for _, at in gone])
         return len(gone)
 
-    def _decide(self) -> None:
-        """After a failed removal: take the tombstones back of what is held all the same.
+    def _be_sound(self) -> None:
+        """Come back from what failed before. Raises what keeps it from that."""
+        if self._undecided or self._doubtful or self._index.condemned:
+            self._commit.run(None)
 
-        Until that is done nobody may be told that such an instance is held: it may be gone at the next start.
+    def _mend(self) -> None:
+        """After a failed commit, removal or sync: bring index and bytes together again.
+
+        Only while nothing is published: by the leader of the group commit, or after its end.
         """
-        if not self._undecided:
+        if not (self._undecided or self._doubtful or self._index.condemned):
             return
         with self._index.exclusive():
+            went_back = self._index.condemned
             self._index.reopen()
-            held = [t for t in self._undecided if self._index.held(t.uid)]
+            self._drop_doubtful()
+            # Until these are taken back nobody may be told that such an instance is held: it may be gone at
+            # the next start.
+            held = [t for t in self._undecided if went_back or self._index.held(t.uid)]
             if held:
                 self._store.retract(held)
             self._undecided = []
+            if went_back:
+                catch_up(self._store, self._index, self._store.mark().writer)
 
     def begin(self, arriving: Arriving) -> Arrival:
         """Keep a data set while it arrives; memory stays bounded whatever its size."""
@@ -216,7 +226,7 @@ class Ingest:
         return True
 
     def _is_held(self, uid: str) -> bool:
-        self._decide()
+        self._be_sound()
         if self._duplicates is Duplicates.REPLACE or not self._index.held(uid):
             return False
         if self._duplicates is Duplicates.REJECT:
@@ -251,9 +261,12 @@ class Ingest:
             raise DuplicateError("held already", uid=pending.uid)
         return pending.kept
 
-    def _work(self, batch: Sequence[_Pending]) -> None:
-        """One batch: bytes durable, then records durable, then what lost removed."""
-        self._resolve_doubtful()
+    def _work(self, asked: Sequence[_Pending | None]) -> None:
+        """One batch: bytes durable, then records entered, then what lost removed."""
+        self._mend()
+        batch = [pending for pending in asked if pending is not None]
+        if not batch:
+            return
         try:
             outcomes, position = self._store.publish([p.staged for p in batch])
         except PacsError as exc:
@@ -322,11 +335,8 @@ class Ingest:
             pending.kept = Kept.STORED if located is None else Kept.REPLACED
         return old
 
-    def _resolve_doubtful(self) -> None:
-        """After a failed commit: reopen, and drop the bytes of instances that have no record."""
-        if not self._doubtful:
-            return
-        self._index.reopen()
+    def _drop_doubtful(self) -> None:
+        """After a failed commit: drop the bytes of instances that have no record."""
         lost, void = [], []
         for pending in self._doubtful:
             located = self._index.locate(pending.uid)
@@ -430,11 +440,6 @@ def _meta(arriving: Arriving, reception: Reception) -> bytes:
     return encode_meta(
         arriving.sop_class_uid, arriving.sop_instance_uid, arriving.transfer_syntax_uid, reception
     )
-
-
-def now_us() -> int:
-    """Microseconds since the epoch."""
-    return time.time_ns() // 1000
 
 
 def _tombstone(pending: _Pending, reason: Reason) -> Tombstone:

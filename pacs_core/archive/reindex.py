@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from pacs_core.archive.heirs import KeptInstance, read_instance
-from pacs_core.archive.ingest import now_us
 from pacs_core.archive.place import Place, swap_in
-from pacs_core.archive.recover import all_of
+from pacs_core.archive.settle import all_of, now_us
 from pacs_core.errors import CorruptError, NotFoundError, UnparsableError, from_os_error
 from pacs_core.index import Index, Outcome
 from pacs_core.logs import get_logger
@@ -76,6 +75,7 @@ def reindex(
             done.duplicates = len(losers)
             for writer in store.writers():
                 index.commit([], mark=all_of(writer))
+            index.sync()
             index.close()
             try:
                 swap_in(fresh, place.index)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pacs_core.archive.archive import Archive
 from pacs_core.archive.heirs import heirs_of
-from pacs_core.archive.recover import Recovered, settle
+from pacs_core.archive.settle import Recovered, settle
 from pacs_core.dicom.part10 import split
 from pacs_core.errors import NotFoundError, PacsError
 from pacs_core.index import Located

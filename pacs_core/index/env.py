@@ -7,18 +7,24 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 from pacs_core._ext.kv import Environment
 from pacs_core._ext.rows import Schema
-from pacs_core.errors import ArchiveError, CorruptError, from_os_error
+from pacs_core.errors import ArchiveError, CorruptError, PacsError, from_os_error
 from pacs_core.index import schema
+from pacs_core.index.checkpoint import Checkpoint, sync_folder
+from pacs_core.logs import get_logger
+
+log = get_logger("index")
 
 MAP_SIZE: Final = 1 << 40
 MAX_READERS: Final = 1024
 COUNTERS: Final = struct.Struct("<QQQ")
+CHECKPOINT_SECONDS: Final = 0.5
+"""Between two checkpoints while commits are made; what came since has to be made again after a crash."""
 _VERSION: Final = struct.Struct("<I")
 
 
@@ -65,37 +71,40 @@ class CommitLock:
 
 
 class Opened:
-    """An open index folder: LMDB, the meaning of its codes, and the commit lock."""
+    """An open index folder: LMDB, the meaning of its codes, the commit lock, and the checkpoints."""
 
-    def __init__(self, path: Path, *, map_size: int, max_readers: int, readonly: bool, create: bool) -> None:
+    def __init__(self, path: Path, *, map_size: int, max_readers: int, create: bool) -> None:
         self.path = path
-        self.readonly = readonly
         self.map_size = map_size
         self.users = 1
+        self._behind = False
+        self._closing = threading.Event()
+        self._keeper: threading.Thread | None = None
         try:
-            if create and not readonly:
+            if create:
                 path.mkdir(parents=True, exist_ok=True)
             elif not (path / "data.mdb").exists() or not (path / "data.mdb").stat().st_size:
                 raise ArchiveError(f"no index in {path}: `pacs-core reindex` makes it from what is kept")
         except OSError as exc:
             raise from_os_error(exc, f"open index {path}") from exc
-        self.lock = None if readonly else CommitLock(path / "commit.lock")
-        try:
-            if self.lock is None:
+        with ExitStack() as stack:
+            self.lock = CommitLock(path / "commit.lock")
+            stack.callback(self.lock.close)
+            self._checkpoint = Checkpoint(path)
+            stack.callback(self._checkpoint.close)
+            with self.lock.hold():
+                self._restore()
                 self.env = self._environment(max_readers)
+                stack.callback(self.env.close)
+                self._initialise()
                 self.schema = self._read_schema()
-            else:
-                with self.lock.hold():
-                    self.env = self._environment(max_readers)
-                    self._initialise()
-                    self.schema = self._read_schema()
-        except BaseException:
-            if self.lock is not None:
-                self.lock.close()
-            env = getattr(self, "env", None)
-            if env is not None:
-                env.close()
-            raise
+            stack.pop_all()
+
+    def _restore(self) -> None:
+        try:
+            self._checkpoint.restore()
+        except OSError as exc:
+            raise from_os_error(exc, f"go back to the checkpoint of index {self.path}") from exc
 
     def _environment(self, max_readers: int) -> Environment:
         return Environment(
@@ -103,7 +112,7 @@ class Opened:
             schema.TABLES,
             map_size=self.map_size,
             max_readers=max_readers,
-            readonly=self.readonly,
+            lagging=True,
         )
 
     def _initialise(self) -> None:
@@ -121,14 +130,12 @@ class Opened:
         if codes != packed:
             changes.append((schema.META, b"codes", codes))
         if changes:
+            self.checkpoint()
             self.env.write(changes)
+            self.checkpoint()
         if version is None:
             for folder in (self.path, self.path.parent):
-                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
+                sync_folder(folder)
 
     def _read_schema(self) -> Schema:
         version, packed, secret = self.env.read(schema.META, [b"schema", b"codes", b"secret"])
@@ -155,17 +162,71 @@ class Opened:
         next_id, held, commits = COUNTERS.unpack(packed)
         return next_id, held, commits
 
-    def reopen(self) -> None:
-        """Close, make sure of what is on disk, open again and check that the tables fit together.
+    # -- checkpoints --------------------------------------------------------------------------------------
+
+    def get_ready(self) -> None:
+        """With the commit lock in this thread: make sure that a snapshot is pinned, as every change needs."""
+        if not self.env.pinned:
+            self.checkpoint()
+
+    def changed(self) -> None:
+        """With the commit lock in this thread: something was committed; a checkpoint will follow."""
+        self._behind = True
+        if self._keeper is None:
+            self._keeper = threading.Thread(target=self._keep, name="checkpoint", daemon=True)
+            self._keeper.start()
+
+    def checkpoint(self) -> None:
+        """Make every commit until now durable, and their state the one to go back to.
 
         Raises
         ------
         StorageError
-            The file can't be synced: nothing is written until a later call succeeds.
+            The system failed to: nothing is written until `reopen`.
+        OutOfResourcesError
+            There is no room; the checkpoint before stands.
+        """
+        self.env.sync()  # nearly all of it, while others commit
+        with self.lock.hold():
+            self._behind = False
+            self.env.sync()
+            try:
+                self._checkpoint.write(self._checkpoint.metas(self.env.page_size))
+            except OSError as exc:
+                self._behind = True
+                raise from_os_error(exc, f"write the checkpoint of index {self.path}") from exc
+            self.env.pin()
+
+    def _keep(self) -> None:
+        """Make checkpoints while there are commits; then let the pages go, and end."""
+        while not self._closing.wait(CHECKPOINT_SECONDS):
+            try:
+                if self._behind:
+                    self.checkpoint()
+                    continue
+            except PacsError as exc:
+                log.error("no checkpoint of the index", why=str(exc))
+            with self.lock.hold():
+                if self._behind and not self.env.condemned:
+                    continue
+                self.env.unpin()
+                self._keeper = None
+                return
+
+    def reopen(self) -> None:
+        """Close, go back to the last checkpoint, open again and check that the tables fit together.
+
+        Commits since that checkpoint are gone: they are to be made again.
+
+        Raises
+        ------
+        StorageError
+            The file can't be synced, or other processes have it open: nothing is written until a later call
+            succeeds.
         CorruptError
             The tables do not fit together: `pacs-core reindex` rebuilds the index from the files.
         """
-        self.env.reopen()
+        self.env.reopen(self._checkpoint.restore_after_failure)
         self.schema = self._read_schema()
         next_id, _, _ = self.counters()
         entries = self.env.entries()
@@ -177,9 +238,17 @@ class Opened:
                 raise CorruptError(f"index {self.path}: a record beyond the last id")
 
     def close(self) -> None:
+        self._closing.set()
+        if self._keeper is not None:
+            self._keeper.join()
+        if self._behind and not self.env.condemned:
+            try:
+                self.checkpoint()
+            except PacsError as exc:
+                log.error("no checkpoint of the index", why=str(exc))
         self.env.close()
-        if self.lock is not None:
-            self.lock.close()
+        self._checkpoint.close()
+        self.lock.close()
 
 
 _opened: dict[tuple[int, int], Opened] = {}
@@ -196,7 +265,7 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def acquire(path: Path, *, map_size: int, max_readers: int, readonly: bool, create: bool) -> Opened:
+def acquire(path: Path, *, map_size: int, max_readers: int, create: bool) -> Opened:
     """The environment of `path`, shared with all in this process who have it open."""
     with _opened_lock:
         try:
@@ -205,11 +274,9 @@ def acquire(path: Path, *, map_size: int, max_readers: int, readonly: bool, crea
         except OSError:
             opened = None
         if opened is not None:
-            if opened.readonly and not readonly:
-                raise ArchiveError(f"index {path} is open for reading only in this process already")
             opened.users += 1
             return opened
-        opened = Opened(path, map_size=map_size, max_readers=max_readers, readonly=readonly, create=create)
+        opened = Opened(path, map_size=map_size, max_readers=max_readers, create=create)
         status = path.stat()
         _opened[status.st_dev, status.st_ino] = opened
         return opened

@@ -28,7 +28,6 @@ class Index(Reader):
         *,
         map_size: int = env.MAP_SIZE,
         max_readers: int = env.MAX_READERS,
-        readonly: bool = False,
         create: bool = True,
     ) -> Self:
         """Open the index in the folder `path`, made if need be and `create` allows.
@@ -42,13 +41,9 @@ class Index(Reader):
         Raises
         ------
         ArchiveError
-            No index there (`readonly`, or not `create`), not permitted, or of another schema version.
+            No index there (and not `create`), not permitted, or of another schema version.
         """
-        return cls(
-            env.acquire(
-                Path(path), map_size=map_size, max_readers=max_readers, readonly=readonly, create=create
-            )
-        )
+        return cls(env.acquire(Path(path), map_size=map_size, max_readers=max_readers, create=create))
 
     def __init__(self, opened: env.Opened) -> None:
         super().__init__(opened)
@@ -78,7 +73,10 @@ class Index(Reader):
         heirs: Sequence[Entry] = (),
         mark: Mark | None = None,
     ) -> list[Result]:
-        """Enter instances, all or none; durable and visible to every process on return.
+        """Enter instances, all or none; visible to every process on return.
+
+        Durable with the next checkpoint (`sync`): after a crash an index is as of the last one, and what was
+        entered since is to be entered again.
 
         Parameters
         ----------
@@ -99,8 +97,8 @@ class Index(Reader):
         OutOfResourcesError
             The disk or the map is full: nothing was entered.
         StorageError
-            The system failed to write or sync: nothing was entered for certain. The next commit reopens and
-            checks the index before it writes.
+            The system failed to write: nothing was entered for certain. If the index is `condemned` then,
+            nothing is entered before `reopen`.
         UnparsableError
             An entry has malformed fields or no SOP Instance UID: nothing was entered.
         """
@@ -118,22 +116,30 @@ class Index(Reader):
         replace: bool,
         mark: Mark | None,
     ) -> list[Result]:
-        if self._opened.env.condemned:
-            self.reopen()
+        def apply(fd: int) -> list[tuple[int, bytes | None, int]]:
+            return catalog.apply_batch(
+                self._opened.env,
+                self._opened.schema,
+                entries,
+                removals=removals,
+                heirs=heirs,
+                replace=replace,
+                mark=mark,
+                lock_fd=fd,
+            )
+
         with self._lock().queue() as fd:
             try:
-                rows = catalog.apply_batch(
-                    self._opened.env,
-                    self._opened.schema,
-                    entries,
-                    removals=removals,
-                    heirs=heirs,
-                    replace=replace,
-                    mark=mark,
-                    lock_fd=fd,
-                )
+                self._opened.get_ready()
+                try:
+                    rows = apply(fd)
+                except OutOfResourcesError:
+                    # A checkpoint sets pages free that the one before keeps.
+                    self._opened.checkpoint()
+                    rows = apply(fd)
             except StorageError as exc:
                 raise self._no_room(exc) from exc
+            self._opened.changed()
         return [Result(Outcome(what), previous, Conflict(odd)) for what, previous, odd in rows]
 
     def _no_room(self, exc: StorageError) -> PacsError:
@@ -146,8 +152,6 @@ class Index(Reader):
     def _lock(self) -> env.CommitLock:
         if self._closed:
             raise ArchiveError(f"index {self._opened.path} is closed")
-        if self._opened.lock is None:
-            raise ArchiveError(f"index {self._opened.path} is open for reading only")
         return self._opened.lock
 
     @contextmanager
@@ -159,13 +163,23 @@ class Index(Reader):
         with self._lock().hold():
             yield
 
+    @property
+    def condemned(self) -> bool:
+        """Whether the system failed in a way that leaves the state on disk unknown: `reopen` is due."""
+        return self._opened.env.condemned
+
+    def sync(self) -> None:
+        """Make all that was committed durable. Raises StorageError, OutOfResourcesError."""
+        self._lock()
+        self._opened.checkpoint()
+
     def reopen(self) -> None:
-        """Make sure of what is on disk and open again, if a commit failed in the system.
+        """If the index is condemned, go back to the last checkpoint: what was committed since is gone.
 
         Raises
         ------
         StorageError
-            The disk still fails; nothing is written.
+            The disk still fails, or other processes have the index open; nothing is written.
         CorruptError
             The index does not check: rebuild it.
         """
