@@ -7,6 +7,7 @@ PACS_CORE_CUTS=1000 makes a long run of it.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from pacs_core.archive import Archive, Duplicates
 from pacs_core.archive.verify import verify
 from pacs_core.dicom.part10 import split
+from pacs_core.index import env
 from tests.crash.faults import CHANGES, Watched
 from tests.crash.images import copied, disk, mounted
 from tests.make import instance, part10, uid
@@ -23,6 +25,19 @@ from tests.make import instance, part10, uid
 CUTS = int(os.environ.get("PACS_CORE_CUTS", "40"))
 MAP = 32 << 20
 SIZES = (400, 3_000, 90_000)
+
+
+def write_some_pages(path: Path, dice: random.Random) -> None:
+    """Let the kernel write back some pages of a file and leave others, as it may at any time."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    fd = os.open(path, os.O_RDWR)
+    try:
+        for page in range(os.fstat(fd).st_size // 4096):
+            if dice.random() < 0.5:
+                libc.sync_file_range(fd, page * 4096, 4096, 1 | 2 | 4)  # write it, and wait
+    finally:
+        os.close(fd)
 
 
 class Cutting(Watched):
@@ -42,8 +57,11 @@ class Cutting(Watched):
 @pytest.mark.parametrize(
     ("kind", "size", "options"), [("ext4", 96 << 20, "loop"), ("xfs", 320 << 20, "loop,nouuid")]
 )
-def test_no_power_cut_loses_or_revives_anything(tmp_path: Path, kind: str, size: int, options: str) -> None:
+def test_no_power_cut_loses_or_revives_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, size: int, options: str
+) -> None:
     dice = random.Random(7)
+    monkeypatch.setattr(env, "CHECKPOINT_SECONDS", 0.02)  # several in a round
     held: dict[str, bytes] = {}  # what was acknowledged
     under_way: dict[str, bytes | None] = {}
     cuts = 0
@@ -51,6 +69,8 @@ def test_no_power_cut_loses_or_revives_anything(tmp_path: Path, kind: str, size:
     def cut() -> None:
         nonlocal cuts
         cuts += 1
+        if dice.random() < 0.5:
+            write_some_pages(folder / "a" / "index" / "data.mdb", dice)
         copy = copied(image, tmp_path / "copy")
         with (
             mounted(copy, tmp_path / "after", options),
