@@ -1,0 +1,173 @@
+"""The index between checkpoints: killed, with a disk that fails, and at rest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pacs_core.archive import Archive
+from pacs_core.archive.verify import verify
+from pacs_core.index import Index
+from pacs_core.index.checkpoint import Checkpoint
+from tests.make import instance, part10, uid
+
+MAP = 1 << 26
+
+KILLED = """
+import os, signal, sys
+from pacs_core.archive import Archive
+from tests.make import instance, part10
+archive = Archive.open(sys.argv[1], map_size=1 << 26)
+for number in range(int(sys.argv[2]), int(sys.argv[2]) + 20):
+    archive.store(part10(instance(number)))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int fdatasync(int fd) {
+    int (*real)(int) = dlsym(RTLD_NEXT, "fdatasync");
+    char link[64], path[4096] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (readlink(link, path, sizeof path - 1) > 0 && strstr(path, "data.mdb") && !access(getenv("FAIL"), F_OK)) {
+        errno = EIO;
+        return -1;
+    }
+    return real(fd);
+}
+"""
+
+FAILING = """
+import os, pathlib, sys, time
+from pacs_core.archive import Archive
+from pacs_core.archive.verify import verify
+from pacs_core.errors import StorageError
+from tests.make import instance, part10, uid
+switch = pathlib.Path(os.environ["FAIL"])
+with Archive.open(sys.argv[1], map_size=1 << 26) as archive:
+    def store(first, last):
+        for number in range(first, last):
+            archive.store(part10(instance(number)))
+    store(1, 20)
+    archive.index.sync()
+    store(20, 40)
+    archive.delete([uid(1, 1, 5), uid(1, 1, 25)])
+    switch.touch()
+    while not archive.index.condemned:
+        time.sleep(0.01)
+    for number in (40, 41):
+        try:
+            archive.store(part10(instance(number)))
+            raise SystemExit("kept, though the index can't be trusted")
+        except StorageError as exc:
+            pass
+    switch.unlink()
+    store(50, 60)
+    held = [number for number in range(1, 60) if archive.holds(uid(1, 1, number))]
+    assert held == [*range(1, 5), *range(6, 25), *range(26, 40), *range(50, 60)], held
+    assert verify(archive).findings == []
+print("done")
+"""
+
+
+def run(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    root = str(Path(__file__).parents[2])
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, **environment, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def held(archive: Archive) -> int:
+    return sum(archive.holds(uid(1, 1, number)) for number in range(1, 100))
+
+
+def test_what_came_after_the_checkpoint_is_entered_again(tmp_path: Path) -> None:
+    run(KILLED, str(tmp_path / "a"), "1")
+    shutil.copytree(tmp_path / "a" / "index", tmp_path / "alone")
+    with Index.open(tmp_path / "alone", map_size=MAP, create=False) as index:
+        assert index.stats().instances < 20
+        assert list(index.check()) == []
+    with Archive.open(tmp_path / "a", map_size=MAP) as archive:
+        assert held(archive) == 20
+        assert verify(archive).findings == []
+
+
+def test_nothing_goes_back_under_somebody_who_has_it_open(tmp_path: Path) -> None:
+    with Archive.open(tmp_path / "a", map_size=MAP) as archive:
+        run(KILLED, str(tmp_path / "a"), "1")
+        assert held(archive) == 20
+        run(KILLED, str(tmp_path / "a"), "31")
+        archive.store(part10(instance(80)))
+        assert held(archive) == 41
+        archive.recover()
+        assert verify(archive).findings == []
+
+
+def test_a_torn_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
+    data = tmp_path / "data.mdb"
+    states = [bytes([number]) * 8192 for number in range(4)]
+    data.write_bytes(states[0])
+    first = Checkpoint(tmp_path)
+    for number in (1, 2, 3):
+        first.write(states[number])
+    first.close()
+    whole = (tmp_path / "checkpoint").read_bytes()
+    for torn, expected in ((None, 3), (whole.rindex(states[3]) + 8191, 2), (whole.index(states[2]), 3)):
+        raw = bytearray(whole)
+        if torn is not None:
+            raw[torn] ^= 1
+        (tmp_path / "checkpoint").write_bytes(raw)
+        data.write_bytes(states[0] + b"pages")
+        opened = Checkpoint(tmp_path)
+        opened.restore()
+        assert data.read_bytes() == states[expected] + b"pages"
+        second = Checkpoint(tmp_path)
+        data.write_bytes(states[0])
+        second.restore()
+        assert data.read_bytes() == states[0]  # somebody has it open
+        second.close()
+        opened.close()
+
+
+def test_a_disk_that_fails_costs_nothing_that_was_kept(tmp_path: Path) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (tmp_path / "shim.c").write_text(SHIM)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", "shim.so", "shim.c", "-ldl"], cwd=tmp_path, check=True
+    )
+    done = run(
+        FAILING, str(tmp_path / "a"), LD_PRELOAD=str(tmp_path / "shim.so"), FAIL=str(tmp_path / "fail")
+    )
+    assert done.stdout.endswith("done\n"), done.stdout + done.stderr
+    with Archive.open(tmp_path / "a", map_size=MAP) as archive:
+        assert verify(archive).findings == []
+
+
+def test_at_rest_no_page_is_kept_from_use(tmp_path: Path) -> None:
+    with Archive.open(tmp_path / "a", map_size=MAP) as archive:
+        archive.store(part10(instance(1)))
+        deadline = time.monotonic() + 30
+        while archive.index._opened.env.pinned and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not archive.index._opened.env.pinned
+        archive.store(part10(instance(2)))
+        assert held(archive) == 2
