@@ -19,8 +19,9 @@ A locator names the Part 10 bytes; the header is the 48 bytes before them. Since
 its place, what a torn or rotten header hides can be stepped over: the scan looks for the next header that
 checks. A tail in which none does was never acknowledged.
 
-The space ahead is written with zeros a step at a time: a sync of bytes inside the file needs no commit of
-the file system's journal (measured on ext4: 153 us against 226 for appending, 175 after fallocate).
+The space ahead is allocated a step at a time, so that frames lie together and a sync has the less to write
+(measured on ext4, 2 KB: 175 us against 226 for appending; 153 after writing zeros, which costs the disk as
+much again as the frames do).
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _HEAD_MAGIC = b"PcSg"
 _HEADER = struct.Struct("<4sI")  # magic, checksum of the body
 _BODY = struct.Struct("<IIQQIIII")
 _PAGE = 4096
-_AHEAD = 1 << 20
+_AHEAD = (1 << 20, 64 << 20)  # as many bytes as there are already, between these
 _WINDOW = 1 << 20
 
 
@@ -187,12 +188,15 @@ class SegmentArea:
                 Locator.in_segment(self._writer, self.sequence, position + HEADER_SIZE, frame.length)
             )
             position += _aligned(end)
-        if position > self._prepared and position - self.tail < _AHEAD // 4:
-            buffers.append(bytes(_AHEAD))
         path = segment_path(self._folder, self.sequence)
+        if position > self._prepared:
+            ahead = position - self._prepared + min(max(_AHEAD[0], self.tail), _AHEAD[1])
+            with contextlib.suppress(OSError):  # not every file system can, and a full one says so below
+                self._syscalls.allocate(self._fd, self._prepared, ahead)
+                self._prepared += ahead
         try:
             with step("write", path):
-                written = write_all(self._syscalls, self._fd, buffers, self.tail)
+                write_all(self._syscalls, self._fd, buffers, self.tail)
         except PacsError as exc:
             self._take_back(condemn=not is_no_room(exc))
             raise
@@ -202,7 +206,6 @@ class SegmentArea:
         except PacsError:
             self._take_back(condemn=True)
             raise
-        self._prepared = max(self._prepared, self.tail + written)
         self.tail = position
         return locators
 
@@ -239,7 +242,7 @@ class SegmentArea:
         self.tail = self._prepared = HEAD_SIZE
 
     def _seal(self) -> None:
-        """Close a full segment; the zeros ahead of its tail go, if they can."""
+        """Close a full segment; what is allocated ahead of its tail goes, if it can."""
         with contextlib.suppress(OSError):
             self._syscalls.ftruncate(self._fd, self.tail)
         self._leave()

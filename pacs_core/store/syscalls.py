@@ -61,6 +61,10 @@ class Syscalls:
     def ftruncate(self, fd: int, length: int) -> None:
         os.ftruncate(fd, length)
 
+    def allocate(self, fd: int, offset: int, length: int) -> None:
+        """Have blocks for a range; where it is behind the end, the file grows with zeros."""
+        os.posix_fallocate(fd, offset, length)
+
     def punch_hole(self, fd: int, offset: int, length: int) -> None:
         """Give the blocks of a range back; it reads as zeros from now on."""
         libc = ctypes.CDLL(None, use_errno=True)

@@ -16,8 +16,8 @@ from pacs_core.archive import backup as backup_module
 from pacs_core.archive.backup import backup, restore
 from pacs_core.archive.bulk import export_files, files_below, import_files
 from pacs_core.archive.place import Place
-from pacs_core.archive.settle import Recovered, settle
 from pacs_core.archive.reindex import reindex
+from pacs_core.archive.settle import Recovered, settle
 from pacs_core.archive.verify import verify
 from pacs_core.config.peerfile import PeerFile
 from pacs_core.dicom.attributes import Level
