@@ -128,7 +128,7 @@ class ArchiveSettings(Struct, frozen=True, kw_only=True):
     path: Annotated[str, _about("Folder of the archive", path=True, min_length=1)] = "archive"
     small: Annotated[
         int, _about("Instances shorter than this share segment files", unit="bytes", ge=0, le=2**31)
-    ] = 64 * KIB
+    ] = MIB
     map_size: Annotated[
         int, _about("Address space of the index, the same for every opener", unit="bytes", ge=MIB, le=2**46)
     ] = TIB
