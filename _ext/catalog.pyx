@@ -360,8 +360,11 @@ cdef int put_mark(Work* work, uint64_t* mark) noexcept nogil:
 
 
 cdef int apply(Work* work, Item* removals, Py_ssize_t removal_count, Item* entries, Py_ssize_t entry_count,
-               Item* heirs, Py_ssize_t heir_count, bint replace, uint64_t* mark) noexcept nogil:
+               Item* heirs, Py_ssize_t heir_count, bint replace, bint all_new, uint64_t* mark) noexcept nogil:
     cdef MDB_val key = view(<const char*>b"counters", 8), value
+    cdef Instance old
+    cdef uint64_t id
+    cdef bint found = False
     cdef Py_ssize_t i
     cdef int code = mdb_get(work.txn, work.tables[TABLE_META], &key, &value)
     if code == MDB_NOTFOUND or (code == 0 and value.mv_size != 24):
@@ -369,6 +372,16 @@ cdef int apply(Work* work, Item* removals, Py_ssize_t removal_count, Item* entri
     if code:
         return code
     memcpy(work.counters, value.mv_data, 24)
+    if all_new:
+        for i in range(entry_count):
+            code = already_held(work, &entries[i], &id, &old)
+            if code == MDB_SUCCESS:
+                entries[i].outcome = HELD
+                found = True
+            elif code != MDB_NOTFOUND:
+                return code
+        if found:
+            return NOTHING
     for i in range(removal_count):
         code = remove(work, &removals[i])
         if code:
@@ -441,13 +454,13 @@ def check_entry(Schema schema not None, entry):
 
 def apply_batch(
     Environment env not None, Schema schema not None, entries, *, removals=(), heirs=(), bint replace=False,
-    mark=None, int lock_fd=-1
+    bint all_new=False, mark=None, int lock_fd=-1
 ):
     """Apply removals, then entries, then heirs, in one durable transaction without the GIL.
 
     Entries and heirs have `fields`, `locator` (24 bytes), `stamp`, `checksum`, `transfer_syntax_uid` and
     `source_ae`. `mark` is (writer, file, segment, offset). The commit lock `lock_fd` is held around the
-    transaction (-1: the caller holds it). Gives, for each removal and then each entry, (outcome, previous
+    transaction (-1: the caller holds it). With `all_new` nothing is done if an entry's UID is held: see its outcome. Gives, for each removal and then each entry, (outcome, previous
     locator or None, conflicts).
     """
     cdef list todo = list(entries), gone = [uid.encode() for uid in removals], again = list(heirs)
@@ -482,7 +495,7 @@ def apply_batch(
             code = begin_write(env.env, lock_fd, &work.txn)
             if code == MDB_SUCCESS:
                 code = apply(work, items, removal_count, items + removal_count, entry_count,
-                             items + removal_count + entry_count, heir_count, replace, marked)
+                             items + removal_count + entry_count, heir_count, replace, all_new, marked)
                 code = end_write(work.txn, lock_fd, code, &unsynced)
             free(work.pen.data)
             release(&work.arena)

@@ -27,6 +27,7 @@ def apply_batch(
     removals: Iterable[str] = (),
     heirs: Iterable[_Entry] = (),
     replace: bool = False,
+    all_new: bool = False,
     mark: tuple[int, int, int, int] | None = None,
     lock_fd: int = -1,
 ) -> list[tuple[int, bytes | None, int]]: ...

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pacs_core.archive.commit import GroupCommit
 from pacs_core.archive.heirs import heirs_of
@@ -23,7 +23,7 @@ from pacs_core.archive.settle import now_us
 from pacs_core.dicom.header import Header, HeaderScan, scan
 from pacs_core.dicom.part10 import Reception, encode_meta
 from pacs_core.errors import DuplicateError, MismatchError, PacsError, StorageError, UnparsableError
-from pacs_core.index import Entry, Index, Mark
+from pacs_core.index import Entry, Index, Mark, Outcome
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Reason, Staged, Store, Stream, Tombstone, crc32c
 
@@ -51,8 +51,7 @@ class Kept(Enum):
     REPLACED = "replaced"
 
 
-@dataclass(frozen=True, slots=True)
-class Arriving:
+class Arriving(NamedTuple):
     """What is known of an instance before its data set: the request (PS3.7 9.1.1.1) and its sender."""
 
     sop_class_uid: str
@@ -61,8 +60,7 @@ class Arriving:
     source_ae: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """The acknowledgement: durable and findable when you hold this.
 
     Attributes
@@ -279,7 +277,7 @@ class Ingest:
                 pending.error = locator
             else:
                 pending.locator = locator
-                pending.entry = replace(pending.entry, locator=locator.pack())
+                pending.entry.locator = locator.pack()
                 published.append(pending)
         try:
             losers = self._record(published, Mark(*position))
@@ -298,16 +296,18 @@ class Ingest:
         """Records of a batch; returns whose bytes have lost (their tombstones are durable)."""
         if self._duplicates is Duplicates.REPLACE:
             return self._record_replacing(published, mark)
-        with self._index.exclusive():
-            # Another process was first with these. Their tombstones come before the mark that covers them:
-            # nobody looks again at what lies before a mark.
-            losers = [p for p in published if self._index.held(p.uid)]
-            if losers:
+        stored, losers = published, []
+        results = self._index.commit([p.entry for p in published], all_new=True, mark=mark)
+        if any(result.outcome is Outcome.HELD for result in results):
+            with self._index.exclusive():
+                # Another process was first with these. Their tombstones come before the mark that covers
+                # them: nobody looks again at what lies before a mark.
+                losers = [p for p in published if self._index.held(p.uid)]
                 self._store.tombstone([_tombstone(p, Reason.DUPLICATE) for p in losers])
-            for pending in losers:
-                pending.kept = Kept.HELD
-            stored = [p for p in published if p.kept is None]
-            results = self._index.commit([p.entry for p in stored], mark=mark)
+                for pending in losers:
+                    pending.kept = Kept.HELD
+                stored = [p for p in published if p.kept is None]
+                results = self._index.commit([p.entry for p in stored], mark=mark)
         for pending, result in zip(stored, results, strict=True):
             pending.kept = Kept.STORED
             if result.conflicts:

@@ -48,8 +48,7 @@ _UID_LIMIT = 1024
 _CONTROL = dict.fromkeys((*range(32), 127))
 
 
-@dataclass(frozen=True, slots=True)
-class Reception:
+class Reception(NamedTuple):
     """How a data set came to us.
 
     Attributes

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from pacs_core.dicom.attributes import Level
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """One instance to be indexed, its bytes being durable already.
 

@@ -28,6 +28,9 @@ CHECKPOINT_SECONDS: Final = 0.5
 _VERSION: Final = struct.Struct("<I")
 
 
+_forks = 0
+
+
 class CommitLock:
     """`index/commit.lock`: one writer at a time over all processes, re-entrant within a thread.
 
@@ -40,14 +43,14 @@ class CommitLock:
         except OSError as exc:
             raise from_os_error(exc, f"open {path}") from exc
         self._path = path
-        self._pid = os.getpid()
+        self._forks = _forks
         self._threads = threading.RLock()
         self._depth = 0
 
     @contextmanager
     def queue(self) -> Iterator[int]:
         """Keep other threads out; give the descriptor that a native call is to lock, -1 if it is locked."""
-        if self._pid != os.getpid():
+        if self._forks != _forks:
             raise ArchiveError(f"{self._path} was opened before a fork: open the index again in the child")
         with self._threads:
             yield -1 if self._depth else self._fd
@@ -257,7 +260,8 @@ _opened_lock = threading.Lock()
 
 def _forget() -> None:
     """After a fork the child has no environment: those of the parent stay untouched, and unusable here."""
-    global _opened_lock
+    global _opened_lock, _forks
+    _forks += 1
     _opened.clear()
     _opened_lock = threading.Lock()
 

@@ -70,6 +70,7 @@ class Index(Reader):
         entries: Sequence[Entry],
         *,
         replace: bool = False,
+        all_new: bool = False,
         heirs: Sequence[Entry] = (),
         mark: Mark | None = None,
     ) -> list[Result]:
@@ -82,6 +83,8 @@ class Index(Reader):
         ----------
         replace : bool
             An instance that is held is removed for the new one, instead of being left as it is.
+        all_new : bool
+            If one of them is held (its outcome says so) nothing is entered, nor is `mark`.
         heirs : Sequence[Entry]
             Held instances whose headers take part in merging again (see `succession`).
         mark : Mark
@@ -102,19 +105,21 @@ class Index(Reader):
         UnparsableError
             An entry has malformed fields or no SOP Instance UID: nothing was entered.
         """
-        return self._apply(entries, (), heirs, replace, mark)
+        return self._apply(entries, (), heirs, mark, replace=replace, all_new=all_new)
 
     def remove(self, uids: Sequence[str], *, heirs: Sequence[Entry] = ()) -> list[Result]:
         """Take instances out, with their parents' share of them; errors as of `commit`."""
-        return self._apply((), uids, heirs, False, None)
+        return self._apply((), uids, heirs, None)
 
     def _apply(
         self,
         entries: Sequence[Entry],
         removals: Sequence[str],
         heirs: Sequence[Entry],
-        replace: bool,
         mark: Mark | None,
+        *,
+        replace: bool = False,
+        all_new: bool = False,
     ) -> list[Result]:
         def apply(fd: int) -> list[tuple[int, bytes | None, int]]:
             return catalog.apply_batch(
@@ -124,6 +129,7 @@ class Index(Reader):
                 removals=removals,
                 heirs=heirs,
                 replace=replace,
+                all_new=all_new,
                 mark=mark,
                 lock_fd=fd,
             )

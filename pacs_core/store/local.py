@@ -31,6 +31,16 @@ SEGMENT_SIZE = 256 << 20
 
 Staged = StagedFile | StagedFrame
 
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
 
 class Published(NamedTuple):
     """What became of a batch.
@@ -62,7 +72,7 @@ class Store:
         self._small = small
         self._segment_size = segment_size
         self._syscalls = syscalls
-        self._pid = os.getpid()
+        self._forks = _forks
         self._registering = threading.Lock()
         self._publishing = threading.Lock()
         self._deciding = threading.Lock()
@@ -106,7 +116,7 @@ class Store:
             self._closed = True
             held, self._writer = self._writer, None
             self._reader.close()
-            if held is not None and os.getpid() == self._pid:
+            if held is not None and self._forks == _forks:
                 held.close(clean=clean)
 
     def __enter__(self) -> Self:
@@ -119,7 +129,7 @@ class Store:
 
     def _own(self) -> Writer:
         """This store's writer, registered now if it was not."""
-        if os.getpid() != self._pid:
+        if self._forks != _forks:
             raise ArchiveError("the store was opened before this process was forked; open it here")
         held = self._writer
         if held is not None:
