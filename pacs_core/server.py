@@ -103,8 +103,7 @@ def serve_connections(inbox: Inbox, argument: tuple[Settings, int]) -> None:
     with Archive.of(settings.archive) as archive:
         node = Node(settings, archive, inbox)
         inbox.ready()
-        while (connection := inbox.receive()) is not None:
-            node.serve(connection, secure=connection.listener >= plain)
+        inbox.serve(lambda connection: node.serve(connection, secure=connection.listener >= plain))
         node.drain(inbox.remaining)
 
 
@@ -156,14 +155,9 @@ class Node:
         }
 
     def serve(self, connection: Connection, *, secure: bool) -> None:
-        """Begin an association on a connection; the supervisor hears when it is closed."""
+        """Serve a connection to its end; the supervisor hears when it is closed."""
         server = self._servers[secure]
-        try:
-            server.serve_connection(connection.socket, (connection.address, connection.port), connection)
-        except (OSError, RuntimeError) as exc:
-            log.error("connection lost before it was served", address=connection.address, exc_info=exc)
-            connection.socket.close()
-            server.counted.forget(connection)
+        server.run_connection(connection.socket, (connection.address, connection.port), connection)
 
     def drain(self, seconds: float) -> None:
         """Let messages in hand finish, then end all associations."""
@@ -218,17 +212,13 @@ class _Counted(Wire):
         super().__init__(**shared)
         self._inbox = inbox
 
-    def forget(self, connection: Connection) -> None:
-        """A connection is closed."""
-        self._inbox.closed(connection.number)
-
     def count(self, assoc: Any) -> Rejection | None:
         """Over the limit is what the supervisor found so when it accepted."""
         return LIMIT_EXCEEDED if assoc.handed.over_limit else None
 
     def ended(self, assoc: Any) -> None:
         super().ended(assoc)
-        self.forget(assoc.handed)
+        self._inbox.closed(assoc.handed.number)
 
 
 class _Handed(AssociationServer):

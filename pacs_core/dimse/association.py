@@ -76,6 +76,8 @@ _ONLY_LOGGING = {
 VERIFICATION = "1.2.840.10008.1.1"
 _LAST_WORD = 1.0
 """Seconds a peer has to close in during a drain: a close of ours at once could take back what was sent."""
+_READY = threading.Event()  # what pynetdicom waits for is so from the start
+_READY.set()
 _NUMBERS = itertools.count(1)
 _PREFIX = f"{os.getpid():x}"
 
@@ -105,8 +107,7 @@ class Socket:
         self.socket = sock
         self._channel = channel
         self._is_connected = True
-        self._ready = threading.Event()
-        self._ready.set()
+        self._ready = _READY
 
     def shutdown(self) -> None:
         """End the connection both ways; whoever reads or writes it notices. The descriptor stays open."""
@@ -143,6 +144,7 @@ class Association(_Base):  # type: ignore[misc]
         threading.Thread.__init__(self, target=self.run_reactor, daemon=True)
         self.id = f"{_PREFIX}-{next(_NUMBERS)}"
         self.name = f"AcceptorThread@{self.id}"
+        self._thread = 0  # which runs its loop: itself, or one that was there already
         self._ae = ae
         self.mode = "acceptor"
         self._server = wire.server
@@ -174,8 +176,7 @@ class Association(_Base):  # type: ignore[misc]
         self._draining = False
         self._parked = False
         self._started_dul = True
-        self._dul_ready = threading.Event()
-        self._dul_ready.set()
+        self._dul_ready = _READY
         self._timer_resolution = None
         self.network_timeout_response = "A-ABORT"
         self._handlers: dict[Any, Any] = {}
@@ -312,7 +313,7 @@ class Association(_Base):  # type: ignore[misc]
     @property
     def _is_paused(self) -> bool:
         # The association's own thread never has to wait for itself.
-        return self._parked or threading.current_thread() is self
+        return self._parked or threading.get_ident() == self._thread
 
     @_is_paused.setter
     def _is_paused(self, value: bool) -> None:
@@ -336,6 +337,7 @@ class Association(_Base):  # type: ignore[misc]
 
     def run_reactor(self) -> None:
         """From the first byte to the last."""
+        self._thread = threading.get_ident()
         with structlog.contextvars.bound_contextvars(association=self.id, address=self.peer_address):
             self._run()
 

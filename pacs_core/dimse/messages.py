@@ -141,7 +141,7 @@ class MessageProvider:
             primitive = self._primitive(event, body)
             if primitive is not None:
                 self.msg_queue.put((event.context_id, primitive))
-        elif field == N_EVENT_REPORT_RQ and threading.current_thread() is not self.assoc:
+        elif field == N_EVENT_REPORT_RQ and threading.get_ident() != self.assoc._thread:
             # Whoever reads here waits for a response of his own, and the peer may want this answered first.
             primitive = self._primitive(event, body)
             if primitive is not None:

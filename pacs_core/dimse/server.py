@@ -192,24 +192,18 @@ class AssociationServer(_Base):  # type: ignore[misc]
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:
         try:
+            sock.setblocking(True)
             self.serve_connection(sock, address)
         except Exception:  # noqa: BLE001 - one connection's failure does not end the others
             sock.close()
             self.handle_error(sock, address)
 
-    def serve_connection(self, sock: socket.socket, address: Any, handed: Any = None) -> Association:
+    def serve_connection(self, sock: socket.socket, address: Any) -> Association:
         """Start an association on a connected socket, which is the association's from now on.
 
-        `handed` is what the caller knows the connection by; it stays with the association.
         TLS, if the server has a context, is negotiated by the association's own thread.
         """
-        sock.setblocking(True)
-        if self.ssl_context:
-            sock = self.ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        assoc = self._association(sock, address)
-        assoc.handed = handed
-        assoc.notify(evt.EVT_CONN_OPEN, {"address": address})
-        self.wire.began(assoc)
+        assoc = self._begin(sock, address, None)
         try:
             assoc.start()
         except RuntimeError:  # no thread left
@@ -217,13 +211,25 @@ class AssociationServer(_Base):  # type: ignore[misc]
             raise
         return assoc
 
-    def _association(self, sock: Any, address: Any) -> Association:
+    def run_connection(self, sock: socket.socket, address: Any, handed: Any) -> None:
+        """As `serve_connection`, in the calling thread and to the end of the association.
+
+        `handed` is what the caller knows the connection by; it stays with the association.
+        """
+        self._begin(sock, address, handed).run_reactor()
+
+    def _begin(self, sock: socket.socket, address: Any, handed: Any) -> Association:
+        if self.ssl_context:
+            sock = self.ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         assoc = Association(self.ae, self.wire, sock, address)
+        assoc.handed = handed
         assoc._handlers = {
             event: list(bound) if isinstance(bound, list) else bound
             for event, bound in self._handlers.items()
         }
         assoc.handlers_changed()
+        assoc.notify(evt.EVT_CONN_OPEN, {"address": address})
+        self.wire.began(assoc)
         return assoc
 
     # -- associations -----------------------------------------------------------------------------------

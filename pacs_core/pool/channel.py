@@ -5,6 +5,7 @@ end is gone. A message is a header, fixed, and a payload.
 """
 
 import array
+import select
 import socket
 import struct
 import sys
@@ -91,6 +92,17 @@ class Channel:
                 descriptor = int.from_bytes(value[:4], "little")
         kind, flags, listener, number, seconds = _HEADER.unpack_from(data)
         return Message(Kind(kind), flags, listener, number, seconds, data[_HEADER.size :], descriptor)
+
+    def end_reading(self) -> None:
+        """Nothing more is read at this end: whoever waits in `receive` gets None."""
+        self._socket.shutdown(socket.SHUT_RD)
+
+    def wait_for_end(self) -> None:
+        """Return when the other end is gone."""
+        poll = select.poll()
+        poll.register(self._socket.fileno(), 0)
+        while not poll.poll():
+            pass
 
     def close(self) -> None:
         """Close this end; the other one sees it."""

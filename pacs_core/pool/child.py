@@ -1,6 +1,6 @@
 """A child of the supervisor: started as ``python -m pacs_core.pool.child NAME DESCRIPTOR``.
 
-It runs one function, named by the supervisor, with an `Inbox`: connections come out of it until
+It runs one function, named by the supervisor, with an `Inbox`, which serves connections until
 there are no more. SIGINT and SIGTERM are ignored here (a terminal or a service manager sends
 them to every process of the group); what the supervisor says on the channel counts. When the
 supervisor is gone the inbox ends at once, and soon after so does the process.
@@ -8,13 +8,13 @@ supervisor is gone the inbox ends at once, and soon after so does the process.
 
 import os
 import pickle
-import queue
 import resource
 import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from importlib import import_module
 from typing import NamedTuple
 
@@ -25,6 +25,9 @@ log = get_logger("pool.child")
 
 ORPHAN_SECONDS = 5.0
 """What a child has for its own end once the supervisor is gone."""
+
+_SPARE = 2
+"""Threads that wait for connections while nobody else does."""
 
 OVER_LIMIT = 1
 """Flag of a connection beyond the limits: to be refused in the words of its protocol."""
@@ -42,21 +45,30 @@ class Connection(NamedTuple):
 
 
 class Inbox:
-    """What the supervisor hands to this process. `receive` is for one thread, `closed` for any."""
+    """What the supervisor hands to this process. `serve` is for one thread, `closed` for any."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._queue: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
         self._deadline = 0.0
-        threading.Thread(target=self._read, name="inbox", daemon=True).start()
+        self._handle: Callable[[Connection], object]
+        self._lock = threading.Lock()
+        self._waiting = 0  # threads that wait for a connection
+        self._over = threading.Event()
 
     def ready(self) -> None:
         """Tell the supervisor that connections may come."""
         self._send(Message(Kind.READY))
 
-    def receive(self) -> Connection | None:
-        """The next connection, waited for; None once there will be no more: drain, then return."""
-        return self._queue.get()
+    def serve(self, handle: Callable[[Connection], object]) -> None:
+        """Call `handle` for each connection; return once there will be no more: drain, then return.
+
+        Each call has a thread of its own, the one that waited for the connection: nobody passes it on. Where
+        no thread can be had any more, connections wait until a call has ended.
+        """
+        self._handle = handle
+        for _ in range(_SPARE):
+            self._one_more()
+        self._over.wait()
 
     def closed(self, number: int) -> None:
         """Tell the supervisor that a connection is closed."""
@@ -64,38 +76,76 @@ class Inbox:
 
     @property
     def remaining(self) -> float:
-        """Seconds left to drain in, after `receive` gave None."""
+        """Seconds left to drain in, after `serve` returned."""
         return max(0.0, self._deadline - time.monotonic())
 
     def _send(self, message: Message) -> None:
         try:
             self._channel.send(message)
         except OSError:
-            return  # the supervisor is gone, which the reader sees and acts on
+            return  # the supervisor is gone, which whoever waits sees and acts on
 
-    def _read(self) -> None:
-        while (message := self._channel.receive()) is not None:
-            if message.kind is Kind.DRAIN:
-                self._deadline = time.monotonic() + message.seconds
-                self._queue.put(None)
-            elif message.kind is Kind.CONNECTION and message.descriptor is None:
-                # The kernel drops a descriptor that this process has no room for (MSG_CTRUNC).
-                log.error("connection lost, no descriptor is left for it", number=message.number)
-                self.closed(message.number)
-            elif message.kind is Kind.CONNECTION:
-                address, _, port = message.payload.decode().rpartition(" ")
-                self._queue.put(
-                    Connection(
-                        message.number,
-                        socket.socket(fileno=message.descriptor),
-                        address,
-                        int(port),
-                        message.listener,
-                        bool(message.flags & OVER_LIMIT),
-                    )
-                )
-        self._deadline = time.monotonic()
-        self._queue.put(None)
+    def _one_more(self) -> None:
+        """Have one more thread wait."""
+        with self._lock:
+            self._waiting += 1
+        try:
+            threading.Thread(target=self._take, name="connection", daemon=True).start()
+        except RuntimeError:
+            with self._lock:
+                self._waiting -= 1
+
+    def _take(self) -> None:
+        while True:
+            message = self._channel.receive()
+            if message is None or message.kind is Kind.DRAIN:
+                self._end(0.0 if message is None else message.seconds)
+                return
+            if message.kind is not Kind.CONNECTION:
+                continue
+            with self._lock:
+                self._waiting -= 1
+                nobody_waits = not self._waiting
+            if nobody_waits:
+                self._one_more()
+            self._serve(message)
+            with self._lock:
+                if self._waiting >= _SPARE:
+                    return
+                self._waiting += 1
+
+    def _serve(self, message: Message) -> None:
+        if message.descriptor is None:
+            # The kernel drops a descriptor that this process has no room for (MSG_CTRUNC).
+            log.error("connection lost, no descriptor is left for it", number=message.number)
+            self.closed(message.number)
+            return
+        address, _, port = message.payload.decode().rpartition(" ")
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        # With all of it given the system is not asked what kind of socket it is.
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=message.descriptor)
+        over_limit = bool(message.flags & OVER_LIMIT)
+        connection = Connection(message.number, sock, address, int(port), message.listener, over_limit)
+        try:
+            self._handle(connection)
+        except Exception as exc:
+            log.error("connection lost", address=address, exc_info=exc)
+            sock.close()
+            self.closed(message.number)
+
+    def _end(self, seconds: float) -> None:
+        """No more connections: everybody who waits for one returns."""
+        with self._lock:
+            if self._over.is_set():
+                return
+            self._deadline = time.monotonic() + seconds
+            self._over.set()
+        threading.Thread(target=self._outlive, name="orphan", daemon=True).start()
+        self._channel.end_reading()
+
+    def _outlive(self) -> None:
+        """Once the supervisor is gone, end; not at once, there may be messages in hand."""
+        self._channel.wait_for_end()
         time.sleep(ORPHAN_SECONDS)
         os._exit(1)
 

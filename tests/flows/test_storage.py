@@ -134,7 +134,7 @@ def test_13_stray_groups_are_stripped_with_b006_and_the_rest_is_untouched(tmp_pa
 def test_13_the_file_is_ours_and_the_preamble_is_zeros(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     with serving(archive) as server:
-        assert send(server, instance(size=100_000)) == 0
+        assert send(server, instance(size=2_000_000)) == 0
         assert server.stop() == 0
     [path] = (archive / "objects").rglob("*.dcm")
     assert path.read_bytes()[:132] == bytes(128) + b"DICM"

@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -77,14 +76,17 @@ def sleep(seconds: float) -> float:
 def serve(inbox: Inbox, argument: object) -> None:
     """Says who it is and the connection's flags, then echoes until the client closes or time is up."""
     assert argument == {"greeting": "hello"}
+    under_way = set()
+
+    def echo(connection: Connection) -> None:
+        under_way.add(connection.number)
+        _echo(inbox, connection)
+        under_way.discard(connection.number)
+
     inbox.ready()
-    threads = []
-    while (connection := inbox.receive()) is not None:
-        thread = threading.Thread(target=_echo, args=(inbox, connection), daemon=True)
-        thread.start()
-        threads.append((thread, connection))
-    for thread, _ in threads:
-        thread.join(inbox.remaining)
+    inbox.serve(echo)
+    while under_way and inbox.remaining:
+        time.sleep(0.01)
 
 
 def _echo(inbox: Inbox, connection: Connection) -> None:
@@ -117,5 +119,4 @@ def poor(inbox: Inbox, argument: object) -> None:  # noqa: ARG001
         while True:
             held.append(os.open("/dev/null", os.O_RDONLY))
     inbox.ready()
-    while inbox.receive() is not None:
-        pass
+    inbox.serve(lambda connection: connection.socket.close())
