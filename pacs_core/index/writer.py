@@ -15,6 +15,11 @@ from pacs_core.index.base import Conflict, Entry, Mark, Outcome, Result
 from pacs_core.index.reader import Reader
 
 
+# Calling an enumeration takes several times as long.
+_OUTCOMES = tuple(Outcome)
+_CONFLICTS = tuple(Conflict(bits) for bits in range(4))
+
+
 class Index(Reader):
     """An LMDB index in a folder. Threads and processes may share the folder; a forked child opens it anew.
 
@@ -146,7 +151,7 @@ class Index(Reader):
             except StorageError as exc:
                 raise self._no_room(exc) from exc
             self._opened.changed()
-        return [Result(Outcome(what), previous, Conflict(odd)) for what, previous, odd in rows]
+        return [Result(_OUTCOMES[what], previous, _CONFLICTS[odd]) for what, previous, odd in rows]
 
     def _no_room(self, exc: StorageError) -> PacsError:
         """LMDB says EIO for a write that a full disk cut short: look at the disk."""

@@ -190,23 +190,17 @@ class Store:
         OutOfResourcesError when there is no writer to be had, ValueError for an item that was used up.
         """
         own = self._own()
-        files = [(index, item) for index, item in enumerate(batch) if isinstance(item, StagedFile)]
-        frames = [(index, item) for index, item in enumerate(batch) if isinstance(item, StagedFrame)]
+        files = [item for item in batch if isinstance(item, StagedFile)]
+        frames = [item for item in batch if isinstance(item, StagedFrame)]
         with self._publishing:
             if self._closed:
                 raise ArchiveError("the store is closed")
-            if len({id(item) for item in batch}) < len(batch) or any(item.used for item in batch):
+            if len(set(map(id, batch))) < len(batch) or any(item.used for item in batch):
                 raise ValueError("an item of the batch was published or discarded before")
-            outcomes: list[Locator | PacsError | None] = [None] * len(batch)
-            for (index, _), outcome in zip(
-                files, own.files.publish([item for _, item in files]), strict=True
-            ):
-                outcomes[index] = outcome
-            for (index, _), outcome in zip(
-                frames, own.segments.publish([item for _, item in frames]), strict=True
-            ):
-                outcomes[index] = outcome
-            return Published([outcome for outcome in outcomes if outcome is not None], own.mark())
+            of_files = iter(own.files.publish(files))
+            of_frames = iter(own.segments.publish(frames))
+            outcomes = [next(of_files if isinstance(item, StagedFile) else of_frames) for item in batch]
+            return Published(outcomes, own.mark())
 
     # Giving back
 
