@@ -80,7 +80,7 @@ class WireSettings(Struct, frozen=True, kw_only=True):
     network_timeout: Annotated[
         float,
         _about(
-            "An association is aborted when nothing, not even part of a message, came for this long",
+            "An association is aborted when nothing came for this long, or less than 1 KB/s of a message",
             unit="seconds",
             gt=0,
             le=86400,

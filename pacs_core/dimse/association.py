@@ -74,6 +74,9 @@ _ONLY_LOGGING = {
     standard_pdu_sent_handler: logging.DEBUG,
 }
 VERIFICATION = "1.2.840.10008.1.1"
+_SLOWEST = 1024
+"""Bytes a second below which a peer in the middle of something counts as silent: one that sends now and then
+a byte would keep its place for ever."""
 _LAST_WORD = 1.0
 """Seconds a peer has to close in during a drain: a close of ours at once could take back what was sent."""
 _READY = threading.Event()  # what pynetdicom waits for is so from the start
@@ -197,7 +200,7 @@ class Association(_Base):  # type: ignore[misc]
 
     @property
     def network_timeout(self) -> float | None:
-        """Seconds without a byte from the peer after which the association ends; None: any number."""
+        """Seconds of silence, or of too little, after which the association ends; None: any number."""
         return self._network_timeout
 
     @network_timeout.setter
@@ -421,8 +424,26 @@ class Association(_Base):  # type: ignore[misc]
                 return
             elif dul.closed:
                 return
-            elif not dul.pump(timeout=self.network_timeout) and not dul.closed:
+            elif not self._hear() and not dul.closed:
                 self._idle()
+
+    def _hear(self) -> bool:
+        """Wait for what the peer has to say; False when it says nothing, or says it too slowly."""
+        timeout, channel = self.network_timeout, self.dul.channel
+        if timeout is None:
+            return self.dul.pump()
+        least = 1.0  # what came may only have begun just now
+        while True:
+            before = channel.received
+            if self.dul.pump(deadline=time.monotonic() + timeout):
+                return True
+            if self.dul.closed:
+                return False
+            if channel.stalled:  # it is we who do not read
+                continue
+            if channel.received - before < least:
+                return False
+            least = _SLOWEST * timeout
 
     def _association_event(self) -> None:
         if self.acse.is_release_requested():
@@ -442,7 +463,7 @@ class Association(_Base):  # type: ignore[misc]
             self.dul.to_user_queue.popleft()
 
     def _idle(self) -> None:
-        self.log_warning("nothing from the peer for %s s", self.network_timeout)
+        self.log_warning("nothing, or too little, from the peer for %s s", self.network_timeout)
         if self.network_timeout_response == "A-RELEASE":
             self.release()
         else:

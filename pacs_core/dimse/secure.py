@@ -37,6 +37,7 @@ class SecureLink(Engine):
         self._ssl = threading.Lock()
         self._message = threading.Lock()
         self._gone = False
+        self.received = 0
         self._maximum_send = _MOST_SEND
         self._waits = select.poll()
         self._waits.register(sock.fileno(), select.POLLIN)
@@ -123,6 +124,7 @@ class SecureLink(Engine):
             self._gone = True
             return None
         self.buffer_updated(got)
+        self.received += got
         return got
 
     def _wait(self, poll: select.poll, until: float | None) -> int:

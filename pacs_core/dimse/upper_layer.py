@@ -47,6 +47,10 @@ class Channel(Protocol):
 
     @property
     def in_message(self) -> bool: ...
+    @property
+    def stalled(self) -> bool: ...
+    @property
+    def received(self) -> int: ...
     def accept_contexts(self, ids: Any) -> None: ...
     def discard_message(self) -> None: ...
     def wake(self) -> None: ...
@@ -65,6 +69,8 @@ class Gone:
     trace = False
     maximum_send = 0
     in_message = False
+    stalled = False
+    received = 0
 
     def accept_contexts(self, ids: Any) -> None:
         """Nothing will come."""

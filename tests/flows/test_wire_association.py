@@ -339,6 +339,70 @@ def test_a_mid_message_stall_ends_by_the_network_timeout() -> None:
         assert peer.pdu()[0] == 7
 
 
+@pytest.mark.parametrize("where", ["PDU header", "command", "data set"])
+def test_who_drips_ends_by_the_network_timeout(where: str) -> None:
+    ae = AE("PACSCORE")
+    ae.network_timeout = 0.3
+    wire = store(3, 1, b"x" * 2000)
+    start = {"PDU header": 0, "command": 30, "data set": len(wire) - 1500}[where]
+    with serving(ae, storage=Kept()) as server, Peer(server) as peer:
+        peer.associated()
+        peer.send(wire[:start])
+        dripping = threading.Event()
+
+        def drip() -> None:
+            for at in range(start, len(wire)):
+                if dripping.wait(0.02):
+                    return
+                peer.send(wire[at : at + 1])
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            assert peer.pdu()[0] == 7
+        finally:
+            dripping.set()
+            thread.join()
+
+
+def test_who_is_slow_but_not_that_slow_is_heard_out() -> None:
+    """Also who begins long after the last message, just before the timeout."""
+    ae = AE("PACSCORE")
+    ae.network_timeout = 0.4
+    kept = Kept()
+    data = b"x" * 12_000
+    wire = store(3, 1, data)
+    with serving(ae, storage=kept) as server, Peer(server) as peer:
+        peer.associated()
+        time.sleep(0.3)
+        for at in range(0, len(wire), 200):  # 10 KB/s, three times the timeout in all
+            peer.send(wire[at : at + 200])
+            time.sleep(0.02)
+        assert peer.response().status == 0
+        peer.released()
+    assert kept.data == [data]
+
+
+def test_who_waits_for_room_in_our_memory_is_not_silent() -> None:
+    ae = AE("PACSCORE")
+    ae.network_timeout = 0.2
+    kept = Kept()
+    kept.hold.clear()
+    with serving(ae, storage=kept, budget=Budget(100_000)) as server, Peer(server) as first:
+        first.associated()
+        first.send(store(3, 1, b"x" * 60_000))
+        until(lambda: kept.requests)
+        with Peer(server) as second:
+            second.associated()
+            second.send(store(3, 1, b"y" * 60_000))
+            time.sleep(1)  # five times the timeout
+            kept.hold.set()
+            assert first.response().status == 0
+            assert second.response().status == 0
+            second.released()
+        first.released()
+
+
 @pytest.mark.parametrize("length", [0, 1, 300, 300_000])
 def test_a_file_goes_out_over_tls_as_over_a_plain_socket(
     certificate: tuple[Path, Path], tmp_path: Path, length: int
