@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
@@ -288,6 +289,8 @@ class Ingest:
                 raise
             for pending in published:
                 pending.error = exc
+            with suppress(PacsError):  # those who only ask are not to wait for the next who stores
+                self._mend()
             return
         if losers:
             self._store.remove(losers)

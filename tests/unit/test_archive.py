@@ -408,4 +408,5 @@ def test_what_a_defect_left_between_bytes_and_record_is_settled(
     archive.close()
     with Archive.open(root) as again:
         assert verify(again).findings == []
-        assert again.stats().instances == 1  # what was not acknowledged is gone
+        assert again.stats().instances == 1  # whole, but refused
+        assert again.store(part10(instance(2))).kept is Kept.STORED
