@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ STARTUP_SECONDS = 30
 class Serving:
     """A running `pacs-core serve` in a process group of its own."""
 
-    def __init__(self, archive: Path, *args: str) -> None:
+    def __init__(self, archive: Path, *args: str, environment: Mapping[str, str] | None = None) -> None:
         self.archive = archive
         self.lines: list[dict[str, object]] = []
         self._listening = threading.Event()
@@ -32,7 +32,8 @@ class Serving:
             stdout=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
-            env={k: v for k, v in os.environ.items() if not k.startswith("PACS_CORE_")},
+            env={k: v for k, v in os.environ.items() if not k.startswith("PACS_CORE_")}
+            | dict(environment or {}),
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -87,9 +88,9 @@ class Serving:
 
 
 @contextmanager
-def serving(archive: Path, *args: str) -> Iterator[Serving]:
+def serving(archive: Path, *args: str, environment: Mapping[str, str] | None = None) -> Iterator[Serving]:
     """A server for the length of the block; killed at its end if it still runs."""
-    server = Serving(archive, *args)
+    server = Serving(archive, *args, environment=environment)
     try:
         yield server
     finally:

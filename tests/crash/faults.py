@@ -1,14 +1,19 @@
-"""System calls of the write path that are watched, that fail, or that kill."""
+"""System calls of the write path that are watched, that fail, or that kill; those of a running server too."""
 
 # ruff: noqa: ARG002 - every `before` is given the same arguments
 
 import errno
+import json
 import os
 import signal
+import subprocess
+import time
 from functools import partialmethod
+from pathlib import Path
 
 from pacs_core.store.syscalls import Syscalls
 
+INJECT = Path(__file__).parent / "inject"
 STEPS = [name for name in vars(Syscalls) if not name.startswith("_")]
 CHANGES = [name for name in STEPS if name not in ("close", "flock", "open_folder", "open_write")]
 
@@ -85,3 +90,84 @@ class Killer(Watched):
                     os.pwrite(args[0], whole[: len(whole) // 2], args[2])
                 os.kill(os.getpid(), signal.SIGKILL)
             self.at -= 1
+
+
+class Hanging(Watched):
+    """Calls to `step` wait while the file `switch` is there."""
+
+    def __init__(self, step, switch):
+        super().__init__()
+        self.step, self.switch = step, switch
+
+    def before(self, step, args):
+        while step == self.step and os.path.exists(self.switch):  # noqa: PTH110
+            time.sleep(0.01)
+
+
+class Switched(Watched):
+    """Behaves as the fault that the file `steps` in `folder` names: a class of this module, its arguments."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self._file = Path(folder) / "steps"
+        self._said = "null"
+        self._fault = None
+
+    def before(self, step, args):
+        self.trace.clear()
+        try:
+            said = self._file.read_text()
+        except FileNotFoundError:
+            said = "null"
+        if said != self._said:
+            named = json.loads(said)
+            self._fault, self._said = named and globals()[named[0]](*named[1:]), said
+        return self._fault and self._fault.before(step, args)
+
+
+class Faults:
+    """The hand on the faults of programs that were started with `environment`, in every process of theirs."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        folder.mkdir()
+        self._library = folder / "native.so"
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-o", self._library, INJECT / "native.c", "-ldl"], check=True
+        )
+
+    @property
+    def environment(self):
+        return {
+            "FAULTS": str(self._folder),
+            "LD_PRELOAD": str(self._library),
+            "PYTHONPATH": f"{INJECT}:{INJECT.parents[2]}",
+        }
+
+    def steps(self, fault, *arguments):
+        """From the next step of the write path on there is a `fault` of this module."""
+        self._say("steps", json.dumps([fault.__name__, *arguments]))
+
+    def index(self, call, number):
+        """From now on `write`, `sync` or `meta` (see native.c) of an index fails."""
+        self._say("index", f"{call} {number}")
+
+    def clock(self, seconds):
+        """The time of day is wrong by so much."""
+        self._say("clock", str(seconds))
+
+    def hang(self, step):
+        """Calls to `step` wait until `off`."""
+        switch = self._folder / "hangs"
+        switch.touch()
+        self.steps(Hanging, step, str(switch))
+
+    def off(self):
+        """All is well again."""
+        for name in ("steps", "index", "clock", "hangs"):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def _say(self, name, text):
+        # Renamed into place: nobody reads half of it.
+        (self._folder / "new").write_text(text)
+        (self._folder / "new").rename(self._folder / name)

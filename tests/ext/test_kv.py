@@ -20,6 +20,7 @@ import pytest
 from pacs_core._ext import kv
 from pacs_core._ext.kv import Environment
 from pacs_core.errors import ArchiveError, OutOfResourcesError, StorageError
+from tests.crash.faults import Faults
 
 TABLES = (("a", 0), ("many", kv.DUPSORT))
 
@@ -146,28 +147,14 @@ def test_a_file_that_may_not_grow_condemns_until_reopened(tmp_path: Path) -> Non
     env.close()
 
 
-SHIM = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdlib.h>
-#include <unistd.h>
-static int failing(void) { const char *p = getenv("FAIL_SYNC"); return p && access(p, F_OK) == 0; }
-int fdatasync(int fd) {
-    int (*real)(int) = dlsym(RTLD_NEXT, "fdatasync");
-    if (failing()) { errno = EIO; return -1; }
-    return real(fd);
-}
-"""
-
 STORY = """
 import os, pathlib, sys
 from pacs_core._ext.kv import Environment
 from pacs_core.errors import StorageError
-switch = pathlib.Path(os.environ["FAIL_SYNC"])
+switch = pathlib.Path(os.environ["FAULTS"], "index")
 env = Environment(sys.argv[1], (("a", 0),), map_size=1 << 24)
 env.write([(0, b"kept", b"v")])
-switch.touch()
+switch.write_text("sync 5")
 for attempt in range(2):
     try:
         env.write([(0, b"lost", b"v")])
@@ -189,14 +176,11 @@ print("done")
 
 
 def test_after_a_failed_sync_nothing_is_written_before_a_sync_succeeds(tmp_path: Path) -> None:
-    (tmp_path / "shim.c").write_text(SHIM)
-    shim = tmp_path / "shim.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, tmp_path / "shim.c", "-ldl"], check=True)
     folder = tmp_path / "env"
     folder.mkdir()
     run = subprocess.run(
         [sys.executable, "-c", STORY, str(folder)],
-        env={**os.environ, "LD_PRELOAD": str(shim), "FAIL_SYNC": str(tmp_path / "switch")},
+        env={**os.environ, **Faults(tmp_path / "faults").environment},
         capture_output=True,
         text=True,
         check=False,
