@@ -200,6 +200,17 @@ class Opened:
                 raise from_os_error(exc, f"write the checkpoint of index {self.path}") from exc
             self.env.pin()
 
+    def turn_pages(self) -> None:
+        """Set the pages free that the last commit gave up: only the one after the next may use those.
+
+        In a full map nothing might ever be committed else, not even what makes room.
+        """
+        with self.lock.hold():
+            self.checkpoint()
+            (version,) = self.env.read(schema.META, [b"schema"])
+            self.env.write([(schema.META, b"schema", version)])
+            self.checkpoint()
+
     def _keep(self) -> None:
         """Make checkpoints while there are commits; then let the pages go, and end."""
         while not self._closing.wait(CHECKPOINT_SECONDS):

@@ -145,8 +145,10 @@ class Index(Reader):
                 try:
                     rows = apply(fd)
                 except OutOfResourcesError:
-                    # A checkpoint sets pages free that the one before keeps.
-                    self._opened.checkpoint()
+                    if removals:
+                        self._opened.turn_pages()
+                    else:  # the last pages of a full map are for removals
+                        self._opened.checkpoint()
                     rows = apply(fd)
             except StorageError as exc:
                 raise self._no_room(exc) from exc
