@@ -72,10 +72,9 @@ cdef extern from "<time.h>" nogil:
         long tv_nsec
     int clock_gettime(int, timespec*)
     int CLOCK_MONOTONIC
-    int CLOCK_REALTIME
 
 cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_timedlock(pthread_mutex_t*, const timespec*)
+    int pthread_mutex_trylock(pthread_mutex_t*)
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int, void*, size_t, long long)
@@ -435,8 +434,8 @@ cdef class Link(Engine):
             Py_buffer view
             msghdr message
             iovec vector
-            timespec patience
             ssize_t got = -1
+            int attempt
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         memset(&message, 0, sizeof(message))
         vector.iov_base = view.buf
@@ -444,14 +443,12 @@ cdef class Link(Engine):
         message.msg_iov = &vector
         message.msg_iovlen = 1
         with nogil:
-            clock_gettime(CLOCK_REALTIME, &patience)
-            patience.tv_nsec += 200_000_000
-            if patience.tv_nsec >= 1_000_000_000:
-                patience.tv_nsec -= 1_000_000_000
-                patience.tv_sec += 1
-            if pthread_mutex_timedlock(&self.write_mutex, &patience) == 0:
-                got = sendmsg(self.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
-                pthread_mutex_unlock(&self.write_mutex)
+            for attempt in range(20):  # a timed lock would go by the time of day, which jumps
+                if pthread_mutex_trylock(&self.write_mutex) == 0:
+                    got = sendmsg(self.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
+                    pthread_mutex_unlock(&self.write_mutex)
+                    break
+                poll(NULL, 0, 10)
         PyBuffer_Release(&view)
         return got == <ssize_t>vector.iov_len
 

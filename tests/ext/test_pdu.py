@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +19,7 @@ from pacs_core._ext import command, pdu
 from pacs_core._ext.buffer import Budget, Buffer
 from pacs_core._ext.link import Link
 from pacs_core._ext.pdu import Engine, Event, fragment
+from tests.crash.faults import Faults
 
 STORE = command.encode_store_rq(1, "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4")
 ECHO = command.encode_echo_rq(1)
@@ -395,3 +400,29 @@ def test_what_the_garbage_collector_finds_is_given_back_to_the_budget(drop: Call
 def test_context_ids_are_odd_bytes(ids: list[int]) -> None:
     with pytest.raises(ValueError, match="presentation context"):
         Engine().accept_contexts(ids)
+
+
+STUCK = """
+import os, socket, threading, time
+from pacs_core._ext import pdu
+from pacs_core._ext.link import Link
+ours, theirs = socket.socketpair()
+link = Link(pdu.TRANSFER, fd=ours.fileno())
+threading.Thread(target=link.send_raw, args=(bytes(16 << 20),), daemon=True).start()
+time.sleep(0.2)
+print(link.send_now(b"abort"), flush=True)
+os._exit(0)
+"""
+
+
+def test_a_clock_that_jumps_keeps_no_last_word_waiting(tmp_path: Path) -> None:
+    faults = Faults(tmp_path / "faults")
+    faults.clock(10**9)
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK],
+        env={**os.environ, **faults.environment},
+        stdout=subprocess.PIPE,
+        timeout=20,
+        check=True,
+    )
+    assert done.stdout == b"False\n"
