@@ -149,7 +149,7 @@ class Faults:
         self._say("steps", json.dumps([fault.__name__, *arguments]))
 
     def index(self, call, number):
-        """From now on `write`, `sync` or `meta` (see native.c) of an index fails."""
+        """From now on `write`, `sync` or `meta` (see native.c) of an index fails, or with 0 kills."""
         self._say("index", f"{call} {number}")
 
     def clock(self, seconds):

@@ -29,6 +29,8 @@ from tests.serving import Serving, pacs_core, until
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 SIZES = {"segment": 700, "file": 150_000, "streamed": 5_000_000}
+STEPS = 14
+"""Changes of the disk that three stores take, of each size one."""
 REFUSED = {0xA700, 0x0110}
 MAP = 16 << 20
 """Bytes of an index, so that those who open it next see the same; it fits on the small disk."""
@@ -188,11 +190,14 @@ def _map_of(size: int) -> tuple[str, str]:
     return "--set", f"archive.map_size={size}"
 
 
-@pytest.mark.parametrize("at", range(7))
-def test_killed_between_any_two_steps(node: Node, at: int) -> None:
-    """One store takes up to 7 changes of the disk; a serving process that dies is replaced."""
+@pytest.mark.parametrize("at", [*range(STEPS), "write", "sync", "meta"])
+def test_killed_between_any_two_steps(node: Node, at: int | str) -> None:
+    """A serving process that dies in one of three stores, of bytes or of the record, is replaced."""
     node.serves()
-    node.faults.steps(Killer, at)
+    if isinstance(at, int):
+        node.faults.steps(Killer, at)
+    else:
+        node.faults.index(at, 0)
     with pytest.raises((OSError, EOFError)):  # one of these is not answered any more
         node.store_all()
     node.faults.off()

@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,25 @@ def test_2_bare_connects_leave_nothing(tmp_path: Path) -> None:
         assert after.fits(new)
         assert after.memory - before.memory < 2 << 20
         assert echoes(server)
+        assert server.stop() == 0
+
+
+def test_3_lengths_that_lie_take_no_memory(tmp_path: Path) -> None:
+    """200 peers say that 4 GB come, 200 that a PDU as long as may be comes: nothing of it does."""
+    with serving(tmp_path / "archive", "--set", "server.maximum_associations_per_peer=512") as server:
+        with ExitStack() as stack:
+            peers = [stack.enter_context(RawSender(server.port, IMPLICIT)) for _ in range(400)]
+            before = footprint(server)
+            for number, peer in enumerate(peers):
+                peer.begin(f"1.2.{number}")
+                length = 0xFFFFFFF0 if number % 2 else 131072
+                peer.send(struct.pack(">BBLLBB", 4, 0, length, length - 4, 1, 0) + b"data")
+                peer.released = lambda: None  # type: ignore[method-assign]
+            for peer in peers[1::2]:
+                assert peer.pdu()[:2] == b"\x07\0"
+            assert echoes(server)
+            assert footprint(server).memory - before.memory < 16 << 20
+        assert settled(server, lambda found: found.threads < 10).threads < 10
         assert server.stop() == 0
 
 

@@ -1,13 +1,14 @@
 /* What native code asks of the system, made to fail by files in the folder that FAULTS names.
  *
- * `index` says which call for an LMDB file fails and how, "sync 5" for instance: `write` is any write of its pages,
- * `meta` that of its last page, which makes a commit count, `sync` what comes between. `clock` says by how many
- * seconds the time of day is wrong.
+ * `index` says which call for an LMDB file fails and how, "sync 5" for instance, or with 0 that it kills: `write` is
+ * any write of its pages, `meta` that of its last page, which makes a commit count, `sync` what comes between. `clock`
+ * says by how many seconds the time of day is wrong.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,8 @@ static int fails(int fd, const char *call)
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     if (readlink(link, path, sizeof path - 1) < 0 || !strstr(path, "/data.mdb"))
         return 0;
+    if (number == 0)
+        kill(getpid(), SIGKILL);
     errno = number;
     return 1;
 }
