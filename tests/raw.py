@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from pacs_core._ext.command import Command, encode_store_rq
-from tests.flows.rawpeer import IMPLICIT, Peer, p_data, pdv
+from tests.flows.rawpeer import ECHO, IMPLICIT, Peer, echo, p_data, pdv
 from tests.make import CT
 
 FRAGMENT = 16000
@@ -41,3 +41,13 @@ class RawSender(Peer):
         self.begin(uid, abstract)
         self.data(data)
         return self.response()
+
+
+def echoes(port: int) -> bool:
+    """Whether a C-ECHO over an association of its own is answered with success."""
+    try:
+        with RawSender(port, IMPLICIT, ECHO) as sender:
+            sender.send(echo())
+            return sender.response().status == 0
+    except (OSError, EOFError):
+        return False

@@ -24,7 +24,7 @@ from tests.crash.faults import CHANGES, Faults, Faulty, Killer, Short
 from tests.crash.images import disk
 from tests.flows.rawpeer import ECHO, IMPLICIT, echo
 from tests.make import encoded, instance
-from tests.raw import RawSender
+from tests.raw import RawSender, echoes
 from tests.serving import Serving, pacs_core, until
 
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -152,9 +152,7 @@ def test_an_index_that_fails_is_answered_and_passes(node: Node, number: int) -> 
     for call in ("write", "sync", "meta"):
         node.faults.index(call, number)
         assert set(node.store_all()) <= REFUSED
-        with RawSender(node.server.port, IMPLICIT, ECHO) as sender:
-            sender.send(echo())
-            assert sender.response().status == 0
+        assert echoes(node.server.port)
         node.faults.off()
         node.serves()
     assert node.server.stop() == 0
@@ -202,7 +200,7 @@ def test_killed_between_any_two_steps(node: Node, at: int | str) -> None:
         node.store_all()
     node.faults.off()
     assert until(lambda: node.server.said("child died"))
-    assert until(lambda: _echoes(node.server))
+    assert until(lambda: echoes(node.server.port))
     node.serves()
     acknowledged = len(node.acknowledged)
     assert node.server.stop() == 0
@@ -210,15 +208,6 @@ def test_killed_between_any_two_steps(node: Node, at: int | str) -> None:
     node.acknowledged = node.held() | node.acknowledged
     assert len(node.acknowledged) <= acknowledged + 1
     node.holds_what_it_acknowledged()
-
-
-def _echoes(server: Serving) -> bool:
-    try:
-        with RawSender(server.port, IMPLICIT, ECHO) as sender:
-            sender.send(echo())
-            return sender.response().status == 0
-    except (OSError, EOFError):
-        return False
 
 
 def test_a_clock_that_jumps_ends_nothing(node: Node) -> None:
@@ -262,7 +251,7 @@ def test_a_step_that_hangs_keeps_only_its_own_waiting(node: Node, step: str) -> 
     threads = [threading.Thread(target=node.store, args=(size,)) for size in SIZES.values()]
     for thread in threads:
         thread.start()
-    assert _echoes(node.server)
+    assert echoes(node.server.port)
     assert node.acknowledged == {}
     assert all(thread.is_alive() for thread in threads)
     node.faults.off()
@@ -285,7 +274,7 @@ def test_a_disk_that_hangs(tmp_path: Path, faults: Faults, stopped: bool) -> Non
                 threads = [threading.Thread(target=_unless_cut, args=(node, size)) for size in SIZES.values()]
                 for thread in threads:
                     thread.start()
-                assert _echoes(node.server)
+                assert echoes(node.server.port)
                 assert len(node.acknowledged) == len(SIZES)
                 if stopped:
                     node.server.process.send_signal(signal.SIGTERM)

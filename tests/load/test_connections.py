@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from pacs_core._ext.command import encode_store_rq
-from tests.flows.rawpeer import CT, ECHO, IMPLICIT, echo, p_data, pdv, request
+from tests.flows.rawpeer import CT, IMPLICIT, echo, p_data, pdv, request
 from tests.load.footprint import footprint, settled
 from tests.make import encoded, instance
-from tests.raw import RawSender
+from tests.raw import RawSender, echoes
 from tests.serving import Serving, serving, stats, until
 
 CONNECTS = int(os.environ.get("PACS_CORE_CONNECTS", "3000"))
@@ -48,7 +48,7 @@ def test_2_bare_connects_leave_nothing(tmp_path: Path) -> None:
         assert before.fits(new)
         assert after.fits(new)
         assert after.memory - before.memory < 2 << 20
-        assert echoes(server)
+        assert echoes(server.port)
         assert server.stop() == 0
 
 
@@ -65,16 +65,10 @@ def test_3_lengths_that_lie_take_no_memory(tmp_path: Path) -> None:
                 peer.released = lambda: None  # type: ignore[method-assign]
             for peer in peers[1::2]:
                 assert peer.pdu()[:2] == b"\x07\0"
-            assert echoes(server)
+            assert echoes(server.port)
             assert footprint(server).memory - before.memory < 16 << 20
         assert settled(server, lambda found: found.threads < 10).threads < 10
         assert server.stop() == 0
-
-
-def echoes(server: Serving) -> bool:
-    with RawSender(server.port, IMPLICIT, ECHO) as sender:
-        sender.send(echo())
-        return sender.response().status == 0
 
 
 @contextmanager
@@ -144,7 +138,7 @@ def test_peers_that_send_a_byte_a_second_hold_nobody_up(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(60)
         assert statuses == [0] * 200
-        assert echoes(server)
+        assert echoes(server.port)
         assert stats(archive)["instances"] == 200
 
 
@@ -158,5 +152,5 @@ def test_peers_that_send_a_byte_a_second_lose_their_places(tmp_path: Path) -> No
         with dripping(server, in_request, in_header, in_data_set) as peers:
             ended = [peer.sock.recv(1) for peer in peers]
             assert set(ended) <= {b"", b"\x07"}  # a close, or an A-ABORT
-            assert until(lambda: echoes(server))
+            assert until(lambda: echoes(server.port))
         assert settled(server, lambda found: found.fits(before)).fits(before)
