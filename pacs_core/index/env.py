@@ -211,6 +211,11 @@ class Opened:
             self.env.write([(schema.META, b"schema", version)])
             self.checkpoint()
 
+    def let_go(self) -> None:
+        """With the commit lock in this thread: keep no pages from being used, if they are in no danger."""
+        if not self._behind:
+            self.env.unpin()
+
     def _keep(self) -> None:
         """Make checkpoints while there are commits; then let the pages go, and end."""
         while not self._closing.wait(CHECKPOINT_SECONDS):

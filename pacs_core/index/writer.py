@@ -149,7 +149,11 @@ class Index(Reader):
                         self._opened.turn_pages()
                     else:  # the last pages of a full map are for removals
                         self._opened.checkpoint()
-                    rows = apply(fd)
+                    try:
+                        rows = apply(fd)
+                    except OutOfResourcesError:
+                        self._opened.let_go()  # another process may be about to make room
+                        raise
             except StorageError as exc:
                 raise self._no_room(exc) from exc
             self._opened.changed()

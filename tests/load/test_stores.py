@@ -60,7 +60,7 @@ def test_12_two_hundred_associations_at_once(tmp_path: Path) -> None:
                 stack.enter_context(RawSender(server.port, EXPLICIT, timeout=120))
                 for _ in range(ASSOCIATIONS)
             ]
-            assert footprint(server).threads >= before.threads + ASSOCIATIONS
+            assert footprint(server).descriptors >= before.descriptors + ASSOCIATIONS
             list(pool.map(send, senders, range(1, ASSOCIATIONS + 1)))
         after = settled(server, lambda found: found.threads <= before.threads)
         assert after.threads <= before.threads

@@ -1,8 +1,8 @@
 /* What native code asks of the system, made to fail by files in the folder that FAULTS names.
  *
  * `index` says which call for an LMDB file fails and how, "sync 5" for instance, or with 0 that it kills: `write` is
- * any write of its pages, `meta` that of its last page, which makes a commit count, `sync` what comes between. `clock`
- * says by how many seconds the time of day is wrong.
+ * any write of its pages, `meta` that of one of the two that make a commit count, `sync` a checkpoint's. `clock` says
+ * by how many seconds the time of day is wrong.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -47,22 +47,16 @@ static int fails(int fd, const char *call)
     return 1;
 }
 
-/* LMDB writes its last page through a descriptor of its own, which syncs with each write. */
-static int write_fails(int fd)
-{
-    return fails(fd, fcntl(fd, F_GETFL) & O_DSYNC ? "meta" : "write");
-}
-
 ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
 {
     ssize_t (*real)(int, const void *, size_t, off_t) = dlsym(RTLD_NEXT, "pwrite");
-    return write_fails(fd) ? -1 : real(fd, data, size, at);
+    return fails(fd, at < 8192 ? "meta" : "write") ? -1 : real(fd, data, size, at);
 }
 
 ssize_t writev(int fd, const struct iovec *pieces, int count)
 {
     ssize_t (*real)(int, const struct iovec *, int) = dlsym(RTLD_NEXT, "writev");
-    return write_fails(fd) ? -1 : real(fd, pieces, count);
+    return fails(fd, "write") ? -1 : real(fd, pieces, count);
 }
 
 int fdatasync(int fd)
