@@ -2,8 +2,10 @@
 
 Switches, read from the environment:
 
-PACS_CORE_CHECKED=1   bounds checks, C assertions and line tracing on
-PACS_CORE_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer
+PACS_CORE_CHECKED=1      bounds checks, C assertions and line tracing on
+PACS_CORE_SANITIZE=1     AddressSanitizer and UndefinedBehaviorSanitizer
+PACS_CORE_SANITIZE=fuzz  so, fatal, with the coverage that libFuzzer asks for (CC=clang) and the targets of
+                         tests/fuzz: what tools/fuzz builds
 """
 
 import os
@@ -17,7 +19,8 @@ from setuptools import Extension, setup
 
 ROOT = Path(__file__).resolve().parent
 CHECKED = os.environ.get("PACS_CORE_CHECKED") == "1"
-SANITIZE = os.environ.get("PACS_CORE_SANITIZE") == "1"
+FUZZ = os.environ.get("PACS_CORE_SANITIZE") == "fuzz"
+SANITIZE = FUZZ or os.environ.get("PACS_CORE_SANITIZE") == "1"
 
 # By name, never globbed: a missing file must fail the build.
 MODULES = (
@@ -40,6 +43,7 @@ MODULES = (
     "settle",
     "walk",
 )
+FUZZ_TARGETS = ("command", "deflated", "planted", "record", "scan", "walk", "wire")
 NEEDS_LMDB = {"batch", "browse", "catalog", "kv", "settle"}
 
 
@@ -84,19 +88,24 @@ def extensions() -> list[Extension]:
         sanitize = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g"]
         compile_args += sanitize
         link_args += sanitize
+    if FUZZ:
+        compile_args += ["-fsanitize=fuzzer-no-link", "-fno-sanitize-recover=all"]
     includes, folders, libraries = lmdb_flags()
+    sources = {f"pacs_core._ext.{name}": f"_ext/{name}.pyx" for name in MODULES}
+    if FUZZ:
+        sources |= {f"fuzz_{name}": f"tests/fuzz/{name}.pyx" for name in FUZZ_TARGETS}
     return [
         Extension(
-            f"pacs_core._ext.{name}",
-            [f"_ext/{name}.pyx"],
-            include_dirs=includes if name in NEEDS_LMDB else [],
-            library_dirs=folders if name in NEEDS_LMDB else [],
-            libraries=libraries if name in NEEDS_LMDB else [],
+            name,
+            [source],
+            include_dirs=includes,
+            library_dirs=folders,
+            libraries=libraries if Path(source).stem in NEEDS_LMDB else [],
             define_macros=macros,
             extra_compile_args=compile_args,
             extra_link_args=link_args,
         )
-        for name in MODULES
+        for name, source in sources.items()
     ]
 
 

@@ -12,6 +12,8 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_lock(pthread_mutex_t*)
     int pthread_mutex_unlock(pthread_mutex_t*)
 
+cdef size_t shelf_limit  # bytes kept for reuse at most; 0: all goes back at once, as memory checkers want it
+
 cdef struct Block:  # data is NULL when there is none
     uint8_t* data
     size_t capacity

@@ -18,7 +18,7 @@ cdef enum:
     LARGEST = 22  # … to 4 MiB are kept on the shelf
     PER_SIZE = 16
 
-cdef size_t SHELF_LIMIT = 64 << 20  # bytes kept for reuse at most
+shelf_limit = 64 << 20
 
 cdef struct Shelf:
     pthread_mutex_t mutex
@@ -59,7 +59,7 @@ cdef void block_give(Block* block) noexcept nogil:
         size += 1
     if size <= LARGEST:
         pthread_mutex_lock(&shelf.mutex)
-        if shelf.count[size - SMALLEST] < PER_SIZE and shelf.kept + block.capacity <= SHELF_LIMIT:
+        if shelf.count[size - SMALLEST] < PER_SIZE and shelf.kept + block.capacity <= shelf_limit:
             shelf.blocks[size - SMALLEST][shelf.count[size - SMALLEST]] = block.data
             shelf.count[size - SMALLEST] += 1
             shelf.kept += block.capacity

@@ -1,0 +1,30 @@
+"""DIMSE command sets: decoded without the interpreter; what can be decoded is read, field by field."""
+
+from libc.stdint cimport int32_t, uint8_t
+from libc.stdlib cimport abort
+
+from pacs_core._ext.command cimport FINE, Command, Fields, Span, decode_fields
+
+cdef tuple NAMES = tuple(name for name in vars(Command) if isinstance(getattr(Command, name), property))
+
+
+def read_all(command not None):
+    """Read every property of a command set."""
+    for name in NAMES:
+        getattr(command, name)
+
+
+cdef int check(Span* span, size_t size) noexcept nogil:
+    if span.length > 0 and (span.start > size or <size_t>span.length > size - span.start):
+        abort()
+    return 0
+
+
+cdef api int one_input(const uint8_t* data, size_t size) except -1:
+    cdef Fields fields
+    cdef size_t offset = 0
+    if decode_fields(data, size, &fields, &offset) == FINE:
+        read_all(Command.wrap(data[:size], &fields))
+    elif offset > size:
+        abort()
+    return 0

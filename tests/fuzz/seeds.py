@@ -1,0 +1,161 @@
+"""What fuzzing starts from: sound inputs of every target, beside the found ones in corpus/.
+
+python -m tests.fuzz.seeds FOLDER writes them to FOLDER/TARGET.
+"""
+
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from pacs_core._ext import associate, command, negotiation, pdu, record
+from tests.make import CT, encoded, instance
+
+IMPLICIT = "1.2.840.10008.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+BIG = "1.2.840.10008.1.2.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+VERIFICATION = "1.2.840.10008.1.1"
+ABORT = associate.encode_abort(2, 6)
+
+REQUESTED, REPLIED, TRANSFER, RELEASING = range(4)
+TRACE, HOARD, DISCARD, ONE_BLOCK, OURS = 4, 8, 16, 32, 64
+
+
+def commands() -> Iterator[bytes]:
+    """A command set of each kind."""
+    yield command.encode_echo_rq(1)
+    yield command.encode_store_rq(
+        7, CT, "1.2.3", move_originator_ae_title="MOVER", move_originator_message_id=3
+    )
+    yield command.encode({0x0100: 0x0FFF, 0x0120: 7, 0x0800: 0x0101})
+    failed = {0x0100: 0x8001, 0x0120: 7, 0x0800: 0x0101, 0x0900: 0xA900, 0x0901: (0x00080018,), 0x0902: "no"}
+    yield command.encode({0x0002: CT, 0x1000: "1.2.3", **failed})
+    yield command.encode({0x0002: CT, 0x0100: 0x8021, 0x0120: 2, 0x0800: 0x0101, 0x0900: 0xFF00, 0x1020: 9})
+    yield command.encode(
+        {0x0003: CT, 0x0100: 0x0110, 0x0110: 5, 0x0800: 1, 0x1001: "1.2", 0x1005: (0x00100010,)}
+    )
+
+
+def request() -> bytes:
+    """An association request with every item there is."""
+    return associate.encode_request(
+        called_ae_title="PACSCORE",
+        calling_ae_title="FUZZ",
+        contexts=[(1, VERIFICATION, [IMPLICIT]), (3, CT, [EXPLICIT, IMPLICIT]), (255, "1.2.3", [BIG])],
+        maximum_length=16384,
+        implementation_class_uid="1.2.3",
+        implementation_version_name="SEED",
+        roles={CT: (True, True)},
+        async_ops=(1, 1),
+        extended={CT: b"\x01"},
+        common_extended={CT: ("1.2.840.10008.4.2", (VERIFICATION,))},
+        user_identity=(2, True, b"name", b"word"),
+    )
+
+
+def conversations() -> Iterator[bytes]:
+    """Associations from either side: begun, used, ended."""
+    echo, store, *others = commands()
+    data = encoded(instance(size=512))
+    large = encoded(instance(size=9000))
+
+    def said(first: int, *parts: bytes, maximum: int = 0, pieces: tuple[int, int] = (0, 0)) -> bytes:
+        return bytes((first, maximum, *pieces)) + b"".join(parts)
+
+    def message(context_id: int, command_set: bytes, data_set: bytes = b"", longest: int = 1024) -> bytes:
+        parts = pdu.fragment(context_id, command_set, True, longest)
+        if data_set:
+            parts += pdu.fragment(context_id, data_set, False, longest)
+        return b"".join(parts)
+
+    yield said(REQUESTED, request(), message(1, echo), associate.RELEASE_RQ)
+    yield said(REQUESTED | OURS, request(), message(3, store, data), ABORT, pieces=(1, 100))
+    yield said(TRANSFER, message(3, store, data), message(1, others[0]), associate.RELEASE_RQ, maximum=16)
+    yield said(TRANSFER | TRACE, message(3, store, data), message(1, echo), pieces=(30, 7))
+    yield said(TRANSFER | HOARD | ONE_BLOCK, message(3, store, data), message(3, store, data))
+    yield said(TRANSFER | DISCARD, message(3, store, large, 4096), message(1, echo))
+    yield said(TRANSFER | ONE_BLOCK, message(3, store, large, 4096), message(3, store, data))
+    for other in others:
+        yield said(RELEASING, message(1, other), associate.RELEASE_RP)
+    supported = negotiation.Supported([(VERIFICATION, [IMPLICIT], None, None), (CT, [IMPLICIT], True, True)])
+    asked = associate.decode_request(request())
+    accept = associate.encode_accept(
+        asked,
+        associate.negotiate(supported, asked),
+        maximum_length=0,
+        implementation_class_uid="1.2.3",
+        implementation_version_name="SEED",
+        extended={CT: b"\x01"},
+        identity_response=b"token",
+    )
+    yield said(REPLIED, accept, message(1, echo), associate.RELEASE_RQ)
+    yield said(REPLIED, associate.encode_reject(1, 1, 7))
+
+
+def data_sets() -> Iterator[Dataset]:
+    """Small ones, with what the walk tells apart."""
+    yield instance(size=16)
+    yield instance(size=16, PatientName="Müller^Jörg", SpecificCharacterSet="ISO_IR 100")
+    yield instance(
+        size=16,
+        PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう",
+        SpecificCharacterSet=["", "ISO 2022 IR 87"],
+        ImageComments="x" * 8200,
+    )
+    nested = instance(size=16, SpecificCharacterSet="ISO_IR 192", PatientName="Ωμέγα", StudyDate="20240102")
+    inner = Dataset()
+    inner.PatientID = "inner"
+    nested.OtherPatientIDsSequence = [inner, inner]
+    nested.ReferencedSeriesSequence = [Dataset()]
+    nested["ReferencedSeriesSequence"].is_undefined_length = True
+    nested.ReferencedSeriesSequence[0].is_undefined_length_sequence_item = True
+    nested.add_new(0x00091010, "UN", b"abcd")
+    nested.add_new(0x0009100A, "OB", b"\0" * 4)
+    yield nested
+
+
+def headers(*syntaxes: str) -> Iterator[bytes]:
+    """Each data set in each transfer syntax, the syntax's place in front, and a size of pieces."""
+    for place, syntax in enumerate(syntaxes):
+        for piece, data_set in enumerate(data_sets()):
+            yield bytes((place, 5 * piece)) + encoded(data_set, syntax)
+
+
+def records() -> Iterator[bytes]:
+    """A record of each level, and fields."""
+
+    def text(value: bytes) -> bytes:
+        return bytes((len(value),)) + value
+
+    merged = b"\x01" + struct.pack("<Q", 9) + b"\x01\x02" + text(b"Doe^Jane")
+    tally = b"\x01\x02" + text(b"CT")
+    claim = b"\x01\x00\x02" + struct.pack("<Q", 9) + text(b"P1") + text(b"") + merged
+    yield b"\x00\x01\x00\x01\x02\x03" + text(b"P1") + text(b"") + merged
+    yield b"\x01\x01" + bytes(8) + b"\x01\x02\x03" + text(b"1.2") + text(b"") + merged + 2 * tally + claim
+    yield b"\x02\x01" + bytes(8) + b"\x02\x03" + text(b"1.2.3") + merged
+    received = text(b"1.2.3.4") + text(EXPLICIT.encode()) + text(b"SENDER")
+    yield b"\x03\x01" + bytes(28) + b"\x00\x01\x02" + received + b"\x01\x02" + text(b"1")
+    yield b"\x04" + record.pack({0x00080018: b"1.2.3.4", 0x00100010: b"Doe^Jane", 0x00100020: b"P1"})
+
+
+def main(folder: Path) -> None:
+    """Write them all."""
+    seeds = {
+        "command": commands(),
+        "deflated": (header[1:] for header in headers(DEFLATED)),
+        "record": records(),
+        "scan": headers(EXPLICIT, IMPLICIT, BIG),
+        "walk": headers(EXPLICIT, IMPLICIT, BIG),
+        "wire": conversations(),
+    }
+    for target, inputs in seeds.items():
+        (folder / target).mkdir(parents=True, exist_ok=True)
+        for number, data in enumerate(inputs):
+            (folder / target / f"{number:02}").write_bytes(data)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
