@@ -1,23 +1,19 @@
 """DIMSE command sets: decoded without the interpreter; what can be decoded is read, field by field."""
 
-from libc.stdint cimport int32_t, uint8_t
+from inspect import isgetsetdescriptor
+
+from libc.stdint cimport uint8_t
 from libc.stdlib cimport abort
 
-from pacs_core._ext.command cimport FINE, Command, Fields, Span, decode_fields
+from pacs_core._ext.command cimport FINE, Command, Fields, decode_fields
 
-cdef tuple NAMES = tuple(name for name in vars(Command) if isinstance(getattr(Command, name), property))
+cdef tuple NAMES = tuple(name for name, value in vars(Command).items() if isgetsetdescriptor(value))
 
 
 def read_all(command not None):
     """Read every property of a command set."""
     for name in NAMES:
         getattr(command, name)
-
-
-cdef int check(Span* span, size_t size) noexcept nogil:
-    if span.length > 0 and (span.start > size or <size_t>span.length > size - span.start):
-        abort()
-    return 0
 
 
 cdef api int one_input(const uint8_t* data, size_t size) except -1:

@@ -12,9 +12,12 @@ from libc.string cimport memset
 
 from pacs_core._ext.arena cimport Arena, release
 from pacs_core._ext.dataset cimport Header, Scan, Scanner
-from pacs_core._ext.keys cimport KEY_NONE, Key, Text, add_keys, same_text
+from pacs_core._ext.keys cimport (
+    CODE_MODALITY_DATE, KEY_NONE, UID_MAX, UID_SERIES, Key, Text, add_keys, add_pair_key, same_text, uid_key,
+)
 from pacs_core._ext.rows cimport (
-    IMAGE, Fields, Instance, Layout, Pen, Schema, decode_instance, encode_instance, next_attribute, parse_fields,
+    IMAGE, SERIES, STUDY, Fields, Instance, Layout, Pen, Schema, decode_instance, encode_instance, next_attribute,
+    parse_fields,
 )
 
 from pacs_core.dicom.attributes import ATTRIBUTES
@@ -58,8 +61,9 @@ cdef int index(bytes blob) except -1:
     cdef Pen pen
     cdef Arena arena
     cdef Key* keys = NULL
-    cdef Text text
+    cdef Text text, modality
     cdef uint8_t code
+    cdef uint8_t[UID_MAX] uid
     cdef int level, slot, kind
     if parse_fields(layout, blob, len(blob), &fields) < 0:
         raise AssertionError("malformed fields out of a scan")
@@ -69,6 +73,9 @@ cdef int index(bytes blob) except -1:
             kind = layout.key_of[level][slot]
             if kind != KEY_NONE:
                 add_keys(&arena, layout.code_of[level][slot], kind, fields.values[level][slot], &keys)
+    modality = fields.values[SERIES][layout.modality]
+    add_pair_key(&arena, CODE_MODALITY_DATE, modality, fields.values[STUDY][layout.study_date], &keys)
+    uid_key(layout.secret, UID_SERIES, fields.series_uid, 1, uid)
     release(&arena)
     memset(&pen, 0, sizeof(pen))
     memset(&instance, 0, sizeof(instance))

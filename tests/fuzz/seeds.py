@@ -115,6 +115,13 @@ def data_sets() -> Iterator[Dataset]:
     nested.add_new(0x00091010, "UN", b"abcd")
     nested.add_new(0x0009100A, "OB", b"\0" * 4)
     yield nested
+    numbers = instance(size=16)  # of another VR than they have: read by the one they come with
+    numbers.add_new(0x00280010, "FL", [1.5, -1e30])
+    numbers.add_new(0x00280011, "SL", [-1, 7])
+    numbers.add_new(0x00280100, "AT", 0x00100010)
+    numbers.add_new(0x00200013, "FD", 0.1)
+    numbers.add_new(0x00200011, "SV", -(2**63))
+    yield numbers
 
 
 def headers(*syntaxes: str) -> Iterator[bytes]:
