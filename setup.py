@@ -43,7 +43,7 @@ MODULES = (
     "settle",
     "walk",
 )
-FUZZ_TARGETS = ("command", "deflated", "planted", "record", "scan", "walk", "wire")
+FUZZ_TARGETS = ("catalog", "command", "deflated", "planted", "record", "scan", "walk", "wire")
 NEEDS_LMDB = {"batch", "browse", "catalog", "kv", "settle"}
 
 
@@ -100,7 +100,7 @@ def extensions() -> list[Extension]:
             [source],
             include_dirs=includes,
             library_dirs=folders,
-            libraries=libraries if Path(source).stem in NEEDS_LMDB else [],
+            libraries=libraries if name.rpartition(".")[2] in NEEDS_LMDB else [],
             define_macros=macros,
             extra_compile_args=compile_args,
             extra_link_args=link_args,

@@ -28,6 +28,7 @@ OPTIONS = (
 )
 ENVIRONMENT = {
     "PYTHONPATH": str(LIBRARY),
+    "PYTHONHASHSEED": "0",  # an input does the same each time
     "PYTHONMALLOC": "malloc",  # an overrun of one object shows only if objects don't share an allocation
     # Less of what was freed is watched, less of each stack kept: faster, with a fifth of the memory.
     "ASAN_OPTIONS": "quarantine_size_mb=16:malloc_context_size=12",

@@ -1,5 +1,4 @@
-"""What a run must report, planted: whoever fuzzes sees that a crash, a leak, undefined behaviour, an exception
-and a hang all end it with an error."""
+"""What a run must report, planted: an overrun, a leak, undefined behaviour, an exception, a hang."""
 
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport malloc

@@ -148,9 +148,18 @@ def records() -> Iterator[bytes]:
     yield b"\x04" + record.pack({0x00080018: b"1.2.3.4", 0x00100010: b"Doe^Jane", 0x00100020: b"P1"})
 
 
+def batches() -> Iterator[bytes]:
+    """Instances of two studies, sent twice, the second time to another place, and one removed."""
+    first = [bytes((0, number | number << 4, number)) + b"20240102" + bytes(21) for number in range(3)]
+    again = [bytes((2, number, 4 + number)) + b"Doe^Jane".ljust(29) for number in range(3)]
+    yield b"".join(first) + bytes((4, 3, 3)) + b"CT"
+    yield b"".join(first) + bytes((4, 3, 3)).ljust(32) + b"".join(again) + bytes((1, 1, 1))
+
+
 def main(folder: Path) -> None:
     """Write them all."""
     seeds = {
+        "catalog": batches(),
         "command": commands(),
         "deflated": (header[1:] for header in headers(DEFLATED)),
         "record": records(),

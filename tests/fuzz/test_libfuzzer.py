@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.fuzz import NO_CLANG, build, corpora, fuzz, has_clang
+from tools.fuzz import NO_CLANG, TARGETS, build, corpora, fuzz, has_clang
 
-SECONDS = int(os.environ.get("PACS_CORE_FUZZ_SECONDS", "10"))
-TARGETS = ("command", "deflated", "record", "scan", "walk", "wire")
+SECONDS = int(os.environ.get("PACS_CORE_FUZZ_SECONDS", "8"))
 
 pytestmark = pytest.mark.timeout(SECONDS + 900)  # the first one builds
 
@@ -25,7 +24,7 @@ def _built() -> None:
     build()
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", [target for target in TARGETS if target != "planted"])
 def test_nothing_breaks_it(target: str, capfd: pytest.CaptureFixture[str]) -> None:
     code = fuzz(target, f"-max_total_time={SECONDS}", *corpora(target))
     said = capfd.readouterr().err
