@@ -56,4 +56,6 @@ cdef inline bint same_text(Text a, Text b) noexcept nogil:
 
 cdef int add_keys(Arena* arena, uint8_t code, int kind, Text value, Key** keys) noexcept nogil
 cdef int add_pair_key(Arena* arena, uint8_t code, Text first, Text second, Key** keys) noexcept nogil
+cdef int sort_keys(Arena* arena, Key** keys) noexcept nogil
+cdef int order_keys(const Key* a, const Key* b) noexcept nogil
 cdef size_t uid_key(const uint8_t* secret, int kind, Text text, uint64_t scope, uint8_t* out) noexcept nogil

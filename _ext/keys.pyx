@@ -1,7 +1,7 @@
 """Order-preserving keys of the index. The layouts are described in `keys.pxd`."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc
+from libc.stdlib cimport calloc, qsort
 from libc.string cimport memcmp, memcpy
 
 from pacs_core._ext.arena cimport Arena, release, take
@@ -182,14 +182,8 @@ cdef void normal(int kind, Text text, Out* out) noexcept nogil:
 
 
 cdef int link_key(Arena* arena, Key* key, Key** keys) noexcept nogil:
-    """Keep a copy of `key` at the head of `keys`, unless it is there."""
-    cdef Key* at = keys[0]
-    cdef Key* copy
-    while at != NULL:
-        if at.size == key.size and memcmp(at.data, key.data, key.size) == 0:
-            return 0
-        at = at.next
-    copy = <Key*>take(arena, sizeof(Key))
+    """Keep a copy of `key` at the head of `keys`."""
+    cdef Key* copy = <Key*>take(arena, sizeof(Key))
     if copy == NULL:
         return -1
     copy.size = key.size
@@ -199,8 +193,44 @@ cdef int link_key(Arena* arena, Key* key, Key** keys) noexcept nogil:
     return 0
 
 
+cdef int order_keys(const Key* a, const Key* b) noexcept nogil:
+    cdef int order = memcmp(a.data, b.data, min(a.size, b.size))
+    return order if order else (a.size > b.size) - (a.size < b.size)
+
+
+cdef int order_places(const void* a, const void* b) noexcept nogil:
+    return order_keys((<Key**>a)[0], (<Key**>b)[0])
+
+
+cdef int sort_keys(Arena* arena, Key** keys) noexcept nogil:
+    """Bring the list into order, each key once; -1: no memory."""
+    cdef Key* at = keys[0]
+    cdef Key** places
+    cdef size_t count = 0, i
+    while at != NULL:
+        count += 1
+        at = at.next
+    if count < 2:
+        return 0
+    places = <Key**>take(arena, count * sizeof(Key*))
+    if places == NULL:
+        return -1
+    at = keys[0]
+    for i in range(count):
+        places[i] = at
+        at = at.next
+    qsort(places, count, sizeof(Key*), order_places)
+    at = keys[0] = places[0]
+    for i in range(1, count):
+        if order_keys(at, places[i]):
+            at.next = places[i]
+            at = places[i]
+    at.next = NULL
+    return 0
+
+
 cdef int add_keys(Arena* arena, uint8_t code, int kind, Text value, Key** keys) noexcept nogil:
-    """Put the keys of one attribute's `value` into the list `keys`; -1: no memory.
+    """Put the keys of one attribute's `value` into the list `keys`, in no order; -1: no memory.
 
     Every value of a multi-valued attribute and every component group of a name has a key of its own.
     """
@@ -332,9 +362,9 @@ def attribute_keys(int code, int kind, bytes value not None):
     text.data = value
     text.size = len(value)
     try:
-        if add_keys(&arena, code, kind, text, &keys) < 0:
+        if add_keys(&arena, code, kind, text, &keys) < 0 or sort_keys(&arena, &keys) < 0:
             raise OutOfResourcesError("no memory for the keys of a value")
-        return _sorted(keys)
+        return _listed(keys)
     finally:
         release(&arena)
 
@@ -350,7 +380,7 @@ def modality_date_key(bytes modality not None, bytes date not None):
     try:
         if add_pair_key(&arena, CODE_MODALITY_DATE, first, second, &keys) < 0:
             raise OutOfResourcesError("no memory for the keys of a value")
-        return _sorted(keys)[0]
+        return _listed(keys)[0]
     finally:
         release(&arena)
 
@@ -366,9 +396,9 @@ def uid_table_key(bytes secret not None, int kind, bytes text not None, uint64_t
     return (<const char*>out)[:uid_key(secret, kind, value, scope, out)]
 
 
-cdef list _sorted(Key* keys):
+cdef list _listed(Key* keys):
     cdef list found = []
     while keys != NULL:
         found.append((<const char*>keys.data)[:keys.size])
         keys = keys.next
-    return sorted(found)
+    return found

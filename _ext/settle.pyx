@@ -5,7 +5,7 @@ patients. What has no instance left goes, with all that led to it.
 """
 
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from pacs_core._ext.arena cimport Arena, keep, release, take
 from pacs_core._ext.batch cimport (
@@ -15,7 +15,7 @@ from pacs_core._ext.batch cimport (
 from pacs_core._ext.catalog cimport TABLE_CHILD, TABLE_KEY, TABLE_ROWS
 from pacs_core._ext.keys cimport (
     CODE_MODALITY_DATE, CODE_PATIENT_ID, KEY_TEXT, UID_NAMELESS, UID_PATIENT, UID_SERIES, UID_STUDY, Key,
-    Text, add_keys, add_pair_key, same_text,
+    Text, add_keys, add_pair_key, order_keys, same_text, sort_keys,
 )
 from pacs_core._ext.kv cimport (
     MDB_CORRUPTED, MDB_NEXT_DUP, MDB_NOTFOUND, MDB_SET, MDB_SUCCESS, MDB_cursor, MDB_val, mdb_cursor_close,
@@ -43,14 +43,6 @@ cdef int node_keys(Work* work, Node* node, Value* values, Tally* modalities, Key
                 code = add_pair_key(&work.arena, CODE_MODALITY_DATE, tally.name, values[layout.study_date].text, keys)
             tally = tally.next
     return no_memory() if code < 0 else 0
-
-
-cdef bint in_keys(Key* key, Key* keys) noexcept nogil:
-    while keys != NULL:
-        if keys.size == key.size and memcmp(keys.data, key.data, key.size) == 0:
-            return True
-        keys = keys.next
-    return False
 
 
 cdef bint in_tallies(Tally* tally, Tally* tallies) noexcept nogil:
@@ -85,9 +77,8 @@ cdef bint same_keys(Work* work, Node* node) noexcept nogil:
 cdef int write_keys(Work* work, Node* node, bint gone) noexcept nogil:
     cdef Key* old = NULL
     cdef Key* new = NULL
-    cdef Key* at
     cdef MDB_val key, value = number(&node.id)
-    cdef int code = 0
+    cdef int code = 0, order
     if node.fresh:
         if gone:
             return 0
@@ -97,18 +88,20 @@ cdef int write_keys(Work* work, Node* node, bint gone) noexcept nogil:
         code = node_keys(work, node, node.had, node.had_modalities, &old)
     if code == 0 and not gone:
         code = node_keys(work, node, node.values, node.modalities, &new)
-    at = new
-    while at != NULL and code == 0:
-        if not in_keys(at, old):
-            key = view(at.data, at.size)
-            code = mdb_put(work.txn, work.tables[TABLE_KEY], &key, &value, 0)
-        at = at.next
-    at = old
-    while at != NULL and code == 0:
-        if not in_keys(at, new):
-            key = view(at.data, at.size)
+    if code == 0 and (sort_keys(&work.arena, &old) < 0 or sort_keys(&work.arena, &new) < 0):
+        code = no_memory()
+    while code == 0 and (old != NULL or new != NULL):
+        order = 1 if old == NULL else -1 if new == NULL else order_keys(old, new)
+        if order < 0:
+            key = view(old.data, old.size)
             code = mdb_del(work.txn, work.tables[TABLE_KEY], &key, &value)
-        at = at.next
+        elif order > 0:
+            key = view(new.data, new.size)
+            code = mdb_put(work.txn, work.tables[TABLE_KEY], &key, &value, 0)
+        if order <= 0:
+            old = old.next
+        if order >= 0:
+            new = new.next
     return MDB_CORRUPTED if code == MDB_NOTFOUND else code
 
 

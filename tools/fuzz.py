@@ -98,8 +98,8 @@ def main() -> int:
         return fuzz(chosen.target, *chosen.inputs)
     found, kept, seeds = corpora(chosen.target)
     if chosen.keep:
-        # By what is reached alone: also counting how often would keep a hundred times as much.
-        return fuzz(chosen.target, "-merge=1", "-use_counters=0", kept, found)
+        # The fewest that reach it all; what also tells how often would be a hundred times as much.
+        return fuzz(chosen.target, "-set_cover_merge=1", "-use_counters=0", kept, found)
     limits = []
     if chosen.runs is not None:
         limits.append(f"-runs={chosen.runs}")

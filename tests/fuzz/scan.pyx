@@ -13,7 +13,8 @@ from libc.string cimport memset
 from pacs_core._ext.arena cimport Arena, release
 from pacs_core._ext.dataset cimport Header, Scan, Scanner
 from pacs_core._ext.keys cimport (
-    CODE_MODALITY_DATE, KEY_NONE, UID_MAX, UID_SERIES, Key, Text, add_keys, add_pair_key, same_text, uid_key,
+    CODE_MODALITY_DATE, KEY_NONE, UID_MAX, UID_SERIES, Key, Text, add_keys, add_pair_key, same_text, sort_keys,
+    uid_key,
 )
 from pacs_core._ext.rows cimport (
     IMAGE, SERIES, STUDY, Fields, Instance, Layout, Pen, Schema, decode_instance, encode_instance, next_attribute,
@@ -75,6 +76,7 @@ cdef int index(bytes blob) except -1:
                 add_keys(&arena, layout.code_of[level][slot], kind, fields.values[level][slot], &keys)
     modality = fields.values[SERIES][layout.modality]
     add_pair_key(&arena, CODE_MODALITY_DATE, modality, fields.values[STUDY][layout.study_date], &keys)
+    sort_keys(&arena, &keys)
     uid_key(layout.secret, UID_SERIES, fields.series_uid, 1, uid)
     release(&arena)
     memset(&pen, 0, sizeof(pen))
