@@ -1,7 +1,7 @@
 """The header scan, whole and in pieces, and what ingest makes of it for the index.
 
-Input: encoding (a byte), size of the pieces (a byte), then the data set. (Small pieces of large data sets are for
-`walk`, which makes no objects; deflated ones for `deflated`: inflating takes twenty times as long.)
+Input: encoding (a byte), size of the pieces (a byte), then the data set. (Deflated ones are for `deflated`:
+inflating takes twenty times as long.)
 """
 
 from cpython.buffer cimport PyBUF_READ

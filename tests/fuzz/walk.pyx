@@ -18,6 +18,7 @@ cdef enum:
     IMPLICIT = 1
     BIG = 2
     HEAD = 2
+    MOST_PIECES = 64
 
 cdef Scanner wanted = scanner((attribute.tag, attribute.vr) for attribute in ATTRIBUTES)
 cdef Walk whole, pieces
@@ -81,7 +82,7 @@ cdef api int one_input(const uint8_t* data, size_t size) except -1 nogil:
     cdef size_t piece
     if size < HEAD:
         return 0
-    piece = 1 + data[1]
+    piece = max(<size_t>1 + data[1], size // MOST_PIECES)
     begin(&whole, data[0])
     walk_whole(&whole, data + HEAD, size - HEAD, <uint32_t>piece)
     begin(&pieces, data[0])
