@@ -14,7 +14,6 @@ from pacs_core.index import audit, env
 from pacs_core.index.base import Conflict, Entry, Mark, Outcome, Result
 from pacs_core.index.reader import Reader
 
-
 # Calling an enumeration takes several times as long.
 _OUTCOMES = tuple(Outcome)
 _CONFLICTS = tuple(Conflict(bits) for bits in range(4))

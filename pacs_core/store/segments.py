@@ -19,9 +19,10 @@ A locator names the Part 10 bytes; the header is the 48 bytes before them. Since
 its place, what a torn or rotten header hides can be stepped over: the scan looks for the next header that
 checks. A tail in which none does was never acknowledged.
 
-The space ahead is allocated a step at a time, so that frames lie together and a sync has the less to write
-(measured on ext4, 2 KB: 175 us against 226 for appending; 153 after writing zeros, which costs the disk as
-much again as the frames do).
+The space ahead is made ready a step at a time. A sync of bytes inside the file needs no commit of the file
+system's journal if they were written before: for small frames zeros are written (ext4, frames of 3 KB: 93 us
+a sync, 137 after fallocate, 150 for appending), for large ones, where that would cost the disk as much again,
+the space is only allocated.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ _HEAD_MAGIC = b"PcSg"
 _HEADER = struct.Struct("<4sI")  # magic, checksum of the body
 _BODY = struct.Struct("<IIQQIIII")
 _PAGE = 4096
-_AHEAD = (1 << 20, 64 << 20)  # as many bytes as there are already, between these
+_ZEROS = 1 << 20
+_AHEAD = (1 << 20, 64 << 20)  # allocated: as many bytes as there are already, between these
 _WINDOW = 1 << 20
 
 
@@ -151,7 +153,7 @@ class SegmentArea:
         self._writer = writer
         self._size = size
         self._fd = -1
-        self._prepared = 0
+        self._prepared = self._allocated = 0  # up to where zeros were written, or space was allocated
         self.sequence = 0
         """The segment that is open, or the next to be made."""
         self.tail = 0
@@ -189,14 +191,17 @@ class SegmentArea:
             )
             position += _aligned(end)
         path = segment_path(self._folder, self.sequence)
-        if position > self._prepared:
-            ahead = position - self._prepared + min(max(_AHEAD[0], self.tail), _AHEAD[1])
+        if position - self.tail < _ZEROS // 4:
+            if position > self._prepared:
+                buffers.append(bytes(_ZEROS))
+        elif position > self._allocated:
+            ahead = min(max(_AHEAD[0], self.tail), _AHEAD[1])
             with contextlib.suppress(OSError):  # not every file system can, and a full one says so below
-                self._syscalls.allocate(self._fd, self._prepared, ahead)
-                self._prepared += ahead
+                self._syscalls.allocate(self._fd, self.tail, position + ahead - self.tail)
+                self._allocated = position + ahead
         try:
             with step("write", path):
-                write_all(self._syscalls, self._fd, buffers, self.tail)
+                written = write_all(self._syscalls, self._fd, buffers, self.tail)
         except PacsError as exc:
             self._take_back(condemn=not is_no_room(exc))
             raise
@@ -206,6 +211,7 @@ class SegmentArea:
         except PacsError:
             self._take_back(condemn=True)
             raise
+        self._prepared = max(self._prepared, self.tail + written)
         self.tail = position
         return locators
 
@@ -215,7 +221,7 @@ class SegmentArea:
             self._syscalls.ftruncate(self._fd, self.tail)
         except OSError:
             condemn = True
-        self._prepared = self.tail
+        self._prepared = self._allocated = self.tail
         if condemn:
             self._leave()
 
@@ -239,7 +245,7 @@ class SegmentArea:
                 self._syscalls.unlink(path)
             self._leave()
             raise
-        self.tail = self._prepared = HEAD_SIZE
+        self.tail = self._prepared = self._allocated = HEAD_SIZE
 
     def _seal(self) -> None:
         """Close a full segment; what is allocated ahead of its tail goes, if it can."""
@@ -250,7 +256,7 @@ class SegmentArea:
     def _leave(self) -> None:
         fd, self._fd = self._fd, -1
         self.sequence += 1
-        self.tail = self._prepared = 0
+        self.tail = self._prepared = self._allocated = 0
         with contextlib.suppress(OSError):
             self._syscalls.close(fd)
 
