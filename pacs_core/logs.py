@@ -14,7 +14,7 @@ import io
 import logging
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Sequence
 from typing import Any, TextIO, cast
 
 import structlog
@@ -70,37 +70,29 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     """
     out = _Lossy(_standard_error() if stream is None else stream)
     level = _LEVELS[settings.level]
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _Exceptions(settings.patient_data),
-        *([] if settings.patient_data else [redact]),
-    ]
     renderer: Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if settings.format == "json"
         else structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=0)
     )
-    last: list[Processor] = [escape, renderer]
+    finish: list[Processor] = [
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _Exceptions(settings.patient_data),
+        *([] if settings.patient_data else [redact]),
+        escape,
+        renderer,
+    ]
     structlog.configure(
-        processors=[*shared, *last],
+        processors=[structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, *finish],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # One write a line: lines of several processes do not mix.
         logger_factory=lambda *_: structlog.WriteLogger(cast("TextIO", out)),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(out)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_part, structlog.stdlib.ExtraAdder(allow=_EXTRA), *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-        )
-    )
+    handler = _Handler(out, [structlog.contextvars.merge_contextvars, *finish])
     root = logging.getLogger()
-    for old in [h for h in root.handlers if getattr(h, "pacs_core", False)]:
+    for old in [h for h in root.handlers if isinstance(h, _Handler)]:
         root.removeHandler(old)
-    handler.pacs_core = True  # type: ignore[attr-defined]  # ours, to be replaced by the next call
     root.addHandler(handler)
     root.setLevel(level)
     logging.captureWarnings(True)
@@ -162,14 +154,6 @@ def _frames(exc: BaseException) -> str:
     return " < ".join(f"{frame.name} {frame.filename}:{frame.lineno}" for frame in reversed(found))
 
 
-def _part(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Records of the standard library say which part speaks as ours do."""
-    record = event.get("_record")
-    if record is not None:
-        event["part"] = record.name
-    return event
-
-
 class _Lossy:
     """A stream for lines that may be lost: a full disk or a closed pipe ends no association and no server."""
 
@@ -191,6 +175,25 @@ class _Lossy:
     def isatty(self) -> bool:
         """Whether somebody looks at it."""
         return self._stream is not None and self._stream.isatty()
+
+
+class _Handler(logging.Handler):
+    """Records of the standard library become lines as our own do, and say which part speaks."""
+
+    def __init__(self, out: _Lossy, processors: Sequence[Processor]) -> None:
+        super().__init__()
+        self._out = out
+        self._processors = processors
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        event: Any = {"event": record.getMessage(), "level": record.levelname.lower(), "part": record.name}
+        event |= {key: value for key in _EXTRA if (value := record.__dict__.get(key)) is not None}
+        if record.exc_info:
+            event["exc_info"] = record.exc_info
+        for processor in self._processors:
+            event = processor(None, record.levelname, event)
+        self._out.write(f"{event}\n")
 
 
 def _standard_error() -> TextIO | None:

@@ -7,6 +7,7 @@ its service classes to the handlers bound to its events.
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import logging
 import os
@@ -18,12 +19,6 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from pynetdicom import association as pynetdicom_association
 from pynetdicom import evt
-from pynetdicom._handlers import (
-    standard_dimse_recv_handler,
-    standard_dimse_sent_handler,
-    standard_pdu_recv_handler,
-    standard_pdu_sent_handler,
-)
 from pynetdicom.association import ServiceUser
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import A_ASSOCIATE_RQ
@@ -32,9 +27,9 @@ from pynetdicom.transport import AddressInformation
 
 from pacs_core._ext import pdu
 from pacs_core._ext.associate import Request, Supported, decode_request
-from pacs_core._ext.command import encode, encode_echo_rsp
 from pacs_core._ext.link import Link
-from pacs_core.dimse.messages import C_ECHO_RQ, C_STORE_RQ, MessageProvider, primitive_of
+from pacs_core.dimse.hearing import DEAF, Hearing, hearing_of, intervenes
+from pacs_core.dimse.messages import MessageProvider
 from pacs_core.dimse.negotiation import (
     Kind,
     Negotiation,
@@ -43,37 +38,17 @@ from pacs_core.dimse.negotiation import (
     as_context,
     kind_of,
     request_primitive,
-    serves,
     supported_by,
 )
+from pacs_core.dimse.requests import serve, sink_for
 from pacs_core.dimse.secure import SecureLink
-from pacs_core.dimse.status import (
-    MISTYPED_ARGUMENT,
-    NOT_AUTHORIZED,
-    OUT_OF_RESOURCES,
-    UNRECOGNIZED_OPERATION,
-)
-from pacs_core.dimse.storage import Answer, Joined, Streamed, serve_store
+from pacs_core.dimse.storage import Answer
 from pacs_core.dimse.upper_layer import Gone, UpperLayer
-from pacs_core.errors import UnparsableError
 
 if TYPE_CHECKING:
     from pacs_core.dimse.server import Wire
 
 LOGGER = logging.getLogger("pacs_core.dimse")
-_PYNETDICOM_LOGGER = logging.getLogger("pynetdicom._handlers")
-
-_PDU_EVENTS = (
-    evt.EVT_DATA_RECV, evt.EVT_DATA_SENT, evt.EVT_PDU_RECV, evt.EVT_PDU_SENT, evt.EVT_FSM_TRANSITION,
-)  # fmt: skip
-# pynetdicom's own handlers do nothing but log: not heard where nothing is logged.
-_ONLY_LOGGING = {
-    standard_dimse_recv_handler: logging.INFO,
-    standard_dimse_sent_handler: logging.INFO,
-    standard_pdu_recv_handler: logging.DEBUG,
-    standard_pdu_sent_handler: logging.DEBUG,
-}
-VERIFICATION = "1.2.840.10008.1.1"
 _SLOWEST = 1024
 """Bytes a second below which a peer in the middle of something counts as silent: one that sends now and then
 a byte would keep its place for ever."""
@@ -183,7 +158,8 @@ class Association(_Base):  # type: ignore[misc]
         self._timer_resolution = None
         self.network_timeout_response = "A-ABORT"
         self._handlers: dict[Any, Any] = {}
-        self._heard: dict[Any, bool] = {}
+        self._shares_handlers = False
+        self._hearing = DEAF
 
         self._reactor_checkpoint: Any = None
         self.acse = Negotiation(self)
@@ -273,34 +249,46 @@ class Association(_Base):  # type: ignore[misc]
             return supported_by(self._users[1]._contexts, self.preferences)
         return self.wire.supported(ours)
 
+    @property
+    def plain_echo(self) -> bool:
+        """Whether nobody but the peer wants to know of a C-ECHO."""
+        return self._hearing.plain_echo
+
     # -- handlers -------------------------------------------------------------------------------------
 
     def bind(self, event: Any, handler: Any, args: Any = None) -> None:
+        self._own_handlers()
         super().bind(event, handler, args)
-        self.handlers_changed()
+        self._handlers_changed()
 
     def unbind(self, event: Any, handler: Any) -> None:
+        self._own_handlers()
         super().unbind(event, handler)
-        self.handlers_changed()
+        self._handlers_changed()
 
-    def handlers_changed(self) -> None:
-        """Look again which events anybody wants; those who want every PDU get them from the next one on."""
-        self._heard = {
-            event: any(_is_heard(handler) for handler, _ in handlers)
-            for event, handlers in list(self._handlers.items())
-            if event.is_notification
-        }
-        self.dul.channel.trace = any(self._heard.get(event) for event in _PDU_EVENTS)
-        self._plain_echo = not (
-            self._heard.get(evt.EVT_DIMSE_RECV)
-            or self._heard.get(evt.EVT_DIMSE_SENT)
-            or self.intervenes(evt.EVT_C_ECHO)
-        )
+    def hear(self, handlers: dict[Any, Any], hearing: Hearing) -> None:
+        """Begin with the server's handlers, shared until some handler is bound or unbound here."""
+        self._handlers = handlers
+        self._shares_handlers = True
+        self._hearing = hearing
+        self.dul.channel.trace = hearing.trace
+
+    def _own_handlers(self) -> None:
+        if self._shares_handlers:
+            self._shares_handlers = False
+            self._handlers = {
+                event: list(bound) if isinstance(bound, list) else bound
+                for event, bound in self._handlers.items()
+            }
+
+    def _handlers_changed(self) -> None:
+        """Those who want every PDU get them from the next one on."""
+        self._hearing = hearing_of(self._handlers)
+        self.dul.channel.trace = self._hearing.trace
 
     def intervenes(self, event: Any) -> bool:
         """Whether somebody bound an intervention event in place of pynetdicom's default."""
-        bound = self._handlers.get(event)
-        return bound is not None and bound[0] is not evt.get_default_handler(event)
+        return intervenes(self._handlers, event)
 
     def notify(self, event: Any, attributes: dict[str, Any]) -> None:
         """Trigger a notification event, if anybody wants it."""
@@ -309,7 +297,7 @@ class Association(_Base):  # type: ignore[misc]
 
     def hears(self, event: Any) -> bool:
         """Whether a handler wants this notification event."""
-        return self._heard.get(event, False)
+        return event in self._hearing.events
 
     # -- what pynetdicom waits for ----------------------------------------------------------------------
 
@@ -341,8 +329,8 @@ class Association(_Base):  # type: ignore[misc]
     def run_reactor(self) -> None:
         """From the first byte to the last."""
         self._thread = threading.get_ident()
-        with structlog.contextvars.bound_contextvars(association=self.id, address=self.peer_address):
-            self._run()
+        # A context of its own: the thread may serve others after it.
+        contextvars.Context().run(self._run)
 
     def _run(self) -> None:
         try:
@@ -412,7 +400,7 @@ class Association(_Base):  # type: ignore[misc]
                 self._parked = False
                 continue
             if dul.requests:
-                self._serve(*dul.requests.popleft())
+                serve(self, *dul.requests.popleft())
             elif not dimse.msg_queue.empty():
                 context_id, message = dimse.msg_queue.get()
                 if message is not None:
@@ -499,69 +487,7 @@ class Association(_Base):  # type: ignore[misc]
 
     def sink_for(self, event: Any) -> Any:
         """What takes a data set that comes in chunks."""
-        if self._is_native_store(event):
-            return Streamed(self, event)
-        return Joined(self.wire.largest_in_memory, self.dul.channel.discard_message)
-
-    def _is_native_store(self, event: Any) -> bool:
-        return (
-            self.storage is not None
-            and event.command.command_field == C_STORE_RQ
-            and self.kinds[event.context_id] is not Kind.OTHER
-        )
-
-    def _serve(self, event: Any, body: Any) -> None:
-        command = event.command
-        if self._is_native_store(event) and not isinstance(body, Joined):
-            serve_store(self, event, body)
-        elif isinstance(body, Joined) and body.too_large:
-            self._refuse(event, OUT_OF_RESOURCES, "the data set is too large")
-        elif command.command_field == C_ECHO_RQ and not self.wire.may_echo(
-            self.calling_ae_title, self.called_ae_title, self.peer_address
-        ):
-            self._refuse(event, NOT_AUTHORIZED, "this peer may not use C-ECHO")
-        elif (
-            command.command_field == C_ECHO_RQ
-            and self._plain_echo
-            and not command.has_data_set
-            and command.message_id is not None
-            and command.affected_sop_class_uid == VERIFICATION
-        ):
-            self.dul.send_message(
-                event.context_id, encode_echo_rsp(command.message_id, command.affected_sop_class_uid)
-            )
-        else:
-            try:
-                primitive = primitive_of(self, event, self.dimse.joined(body))
-            except UnparsableError as exc:
-                self.dul.protocol_error(0, str(exc))
-                return
-            named = command.affected_sop_class_uid or command.requested_sop_class_uid
-            if not primitive.is_valid_request:
-                self._refuse(event, MISTYPED_ARGUMENT, "something that is mandatory is missing")
-            elif not all(
-                serves(uid, primitive) for uid in (named, self._accepted_cx[event.context_id].abstract_syntax)
-            ):
-                self._refuse(event, UNRECOGNIZED_OPERATION, "no operation of this SOP class")
-            else:
-                self._serve_request(primitive, event.context_id)
-
-    def _refuse(self, event: Any, status: int, why: str) -> None:
-        """Answer a request that no service sees; without a Message ID to answer to the association ends."""
-        command = event.command
-        self.log_warning("request %04X refused with %04X: %s", command.command_field, status, why)
-        if command.message_id is None:
-            self.abort()
-            return
-        elements = {
-            0x0002: command.affected_sop_class_uid or command.requested_sop_class_uid or None,
-            0x0100: command.command_field | 0x8000,
-            0x0120: command.message_id,
-            0x0800: 0x0101,
-            0x0900: status,
-            0x0902: why,
-        }
-        self.dul.send_message(event.context_id, encode(elements))
+        return sink_for(self, event)
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         """As pynetdicom's, and storage classes that it does not know."""
@@ -601,8 +527,3 @@ class Association(_Base):  # type: ignore[misc]
         """Log that the association is made, and how many of its contexts were accepted."""
         contexts = f"{len(self.transfer_syntaxes)} of {len(self.results)}"
         LOGGER.info("association accepted", extra={**self._extra(), "contexts": contexts})
-
-
-def _is_heard(handler: Any) -> bool:
-    level = _ONLY_LOGGING.get(handler)
-    return level is None or _PYNETDICOM_LOGGER.isEnabledFor(level)

@@ -22,6 +22,7 @@ from pynetdicom import evt, transport
 from pacs_core._ext.associate import Supported
 from pacs_core._ext.buffer import Budget as Budget
 from pacs_core.dimse.association import LOGGER, Association
+from pacs_core.dimse.hearing import Hearing, hearing_of, talk
 from pacs_core.dimse.negotiation import (
     LIMIT_EXCEEDED,
     PEER_LIMIT_EXCEEDED,
@@ -153,6 +154,7 @@ class AssociationServer(_Base):  # type: ignore[misc]
     ) -> None:
         self.wire = wire or Wire()
         self.wire.server = self
+        self._heard: tuple[tuple[bool, ...], Hearing] | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._stopped = threading.Event()
@@ -223,14 +225,27 @@ class AssociationServer(_Base):  # type: ignore[misc]
             sock = self.ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         assoc = Association(self.ae, self.wire, sock, address)
         assoc.handed = handed
-        assoc._handlers = {
-            event: list(bound) if isinstance(bound, list) else bound
-            for event, bound in self._handlers.items()
-        }
-        assoc.handlers_changed()
+        assoc.hear(self._handlers, self._hearing())
         assoc.notify(evt.EVT_CONN_OPEN, {"address": address})
         self.wire.began(assoc)
         return assoc
+
+    # -- handlers ---------------------------------------------------------------------------------------
+
+    def bind(self, event: Any, handler: Any, args: Any = None) -> None:
+        super().bind(event, handler, args)
+        self._heard = None
+
+    def unbind(self, event: Any, handler: Any) -> None:
+        super().unbind(event, handler)
+        self._heard = None
+
+    def _hearing(self) -> Hearing:
+        """What the handlers come to; the answer is kept while they stay the same."""
+        said = talk()
+        if self._heard is None or self._heard[0] != said:
+            self._heard = said, hearing_of(self._handlers)
+        return self._heard[1]
 
     # -- associations -----------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE
 from pynetdicom.timer import Timer
 
 from pacs_core._ext import pdu
+from pacs_core._ext.associate import RELEASE_RP
 from pacs_core._ext.pdu import Event, fragment
 from pacs_core.dimse.negotiation import accept_primitive
 
@@ -212,7 +213,7 @@ class UpperLayer:
                 self.channel.phase = pdu.RELEASING
                 self._send(A_RELEASE_RQ(primitive), "Evt11")
             else:
-                self._send(A_RELEASE_RP(primitive), "Evt14")
+                self._send_encoded(RELEASE_RP, A_RELEASE_RP, "Evt14")
                 if self.state_machine.current_state != "Sta11":
                     self._last_word()
         elif isinstance(primitive, A_ABORT | A_P_ABORT):
@@ -228,14 +229,18 @@ class UpperLayer:
         self.accept_pdu = encoded
         if self.assoc.hears(evt.EVT_ACSE_SENT):
             evt.trigger(self.assoc, evt.EVT_ACSE_SENT, {"primitive": accept_primitive(encoded)})
+        self._send_encoded(encoded, A_ASSOCIATE_AC, "Evt7")
+
+    def _send_encoded(self, encoded: bytes, kind: Any, event: str) -> None:
+        """Send a PDU; it becomes pynetdicom's, of class `kind`, only for those who look at it."""
         try:
             self.channel.send_raw(encoded)
         except OSError:
             self.lost()
             return
         self._show(evt.EVT_DATA_SENT, {"data": encoded})
-        self._show_pdu(evt.EVT_PDU_SENT, A_ASSOCIATE_AC, encoded)
-        self.state_machine.step("Evt7")
+        self._show_pdu(evt.EVT_PDU_SENT, kind, encoded)
+        self.state_machine.step(event)
 
     def _send(self, item: Any, event: str, *, now: bool = False) -> None:
         encoded = item.encode()
