@@ -24,6 +24,7 @@ SANITIZE = FUZZ or os.environ.get("PACS_CORE_SANITIZE") == "1"
 
 # By name, never globbed: a missing file must fail the build.
 MODULES = (
+    "appending",
     "associate",
     "batch",
     "browse",

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pacs_core.errors import CorruptError, OutOfResourcesError, PacsError
 from pacs_core.store.base import SEQUENCE_LIMIT, Kept, Locator, State, crc32c
 from pacs_core.store.files import sync_folder
-from pacs_core.store.syscalls import Syscalls, is_no_room, step, write_all
+from pacs_core.store.syscalls import SyncError, Syscalls, is_no_room, step, write_all
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -200,16 +200,11 @@ class SegmentArea:
                 self._syscalls.allocate(self._fd, self.tail, position + ahead - self.tail)
                 self._allocated = position + ahead
         try:
-            with step("write", path):
-                written = write_all(self._syscalls, self._fd, buffers, self.tail)
+            with step("append to", path):
+                written = self._syscalls.append(self._fd, buffers, self.tail)
         except PacsError as exc:
-            self._take_back(condemn=not is_no_room(exc))
-            raise
-        try:
-            with step("sync", path):
-                self._syscalls.fdatasync(self._fd)
-        except PacsError:
-            self._take_back(condemn=True)
+            # After a failed sync it is not synced again and believed.
+            self._take_back(condemn=isinstance(exc.__cause__, SyncError) or not is_no_room(exc))
             raise
         self._prepared = max(self._prepared, self.tail + written)
         self.tail = position

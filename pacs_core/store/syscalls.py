@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from pacs_core._ext.appending import SyncError as SyncError
+from pacs_core._ext.appending import append
 from pacs_core.errors import PacsError, from_os_error
 
 if TYPE_CHECKING:
@@ -51,6 +53,10 @@ class Syscalls:
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
         return os.pwritev(fd, buffers, offset)
+
+    def append(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
+        """Write all of `buffers` from `offset` and sync them; raises SyncError if that is what failed."""
+        return append(fd, buffers, offset)
 
     def fdatasync(self, fd: int) -> None:
         os.fdatasync(fd)

@@ -11,10 +11,10 @@ import time
 from functools import partialmethod
 from pathlib import Path
 
-from pacs_core.store.syscalls import Syscalls
+from pacs_core.store.syscalls import SyncError, Syscalls, write_all
 
 INJECT = Path(__file__).parent / "inject"
-STEPS = [name for name in vars(Syscalls) if not name.startswith("_")]
+STEPS = [name for name in vars(Syscalls) if not name.startswith("_") and name != "append"]
 CHANGES = [name for name in STEPS if name not in ("close", "flock", "open_folder", "open_write")]
 
 
@@ -33,6 +33,15 @@ class Watched(Syscalls):
             result = getattr(Syscalls, step)(self, *args)
         self.trace.append((step, args, result))
         return result
+
+    def append(self, fd, buffers, offset):
+        """In its two steps, so that something can happen between them."""
+        written = write_all(self, fd, buffers, offset)
+        try:
+            self.fdatasync(fd)
+        except OSError as exc:
+            raise SyncError(exc.errno, exc.strerror) from exc
+        return written
 
 
 for _step in STEPS:

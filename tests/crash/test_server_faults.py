@@ -200,8 +200,7 @@ def test_killed_between_any_two_steps(node: Node, at: int | str) -> None:
     else:
         node.faults.index(at, 0)
     with pytest.raises((OSError, EOFError)):  # one of these is not answered any more
-        for _ in range(1 if isinstance(at, int) else 100):
-            node.store_all()
+        _store_until(node, 1 if isinstance(at, int) else 100)
     node.faults.off()
     assert until(lambda: node.server.said("child died"))
     assert until(lambda: echoes(node.server.port))
@@ -212,6 +211,11 @@ def test_killed_between_any_two_steps(node: Node, at: int | str) -> None:
     node.acknowledged = node.held() | node.acknowledged
     assert len(node.acknowledged) <= acknowledged + 1
     node.holds_what_it_acknowledged()
+
+
+def _store_until(node: Node, times: int) -> None:
+    for _ in range(times):
+        node.store_all()
 
 
 def test_a_clock_that_jumps_ends_nothing(node: Node) -> None:

@@ -87,8 +87,10 @@ def test_an_import_that_is_interrupted_goes_on_later(tmp_path: Path) -> None:
     for number in range(1, 401):
         file(folder, instance(number, size=100_000))
     process = subprocess.Popen(
-        [sys.executable, "-m", "pacs_core", "import", "--archive", str(archive), "--set", "archive.small=0"]
-        + [str(folder)],
+        [
+            *(sys.executable, "-m", "pacs_core", "import", "--archive", str(archive)),
+            *("--set", "archive.small=0", str(folder)),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
