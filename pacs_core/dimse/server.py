@@ -157,7 +157,6 @@ class AssociationServer(_Base):  # type: ignore[misc]
         self._heard: tuple[tuple[bool, ...], Hearing] | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
-        self._draining = False
         self._stopped = threading.Event()
         self._stopped.set()
         super().__init__(ae, address, ae_title, contexts, ssl_context, evt_handlers, request_handler)
@@ -229,8 +228,6 @@ class AssociationServer(_Base):  # type: ignore[misc]
         assoc.hear(self._handlers, self._hearing())
         assoc.notify(evt.EVT_CONN_OPEN, {"address": address})
         self.wire.began(assoc)
-        if self._draining:  # it was on its way when that began
-            assoc.drain()
         return assoc
 
     # -- handlers ---------------------------------------------------------------------------------------
@@ -289,7 +286,6 @@ class AssociationServer(_Base):  # type: ignore[misc]
         `deadline` is a moment of `time.monotonic()`; what is not finished then is aborted. Returns whether
         everything finished in time.
         """
-        self._draining = True
         self.shutdown()
         for assoc in list(self.wire.live):
             assoc.drain()
