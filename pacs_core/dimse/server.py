@@ -81,6 +81,7 @@ class Wire:
         self.largest_in_memory = largest_in_memory
         self.may_echo = may_echo
         self.server: Any = None
+        self.draining = False  # associations end as soon as their messages in hand are done
         self.hurry = False  # do not wait for peers to close any more
         self.live: set[Association] = set()
         self._supported: tuple[list[Any], Supported] | None = None
@@ -98,6 +99,8 @@ class Wire:
     def began(self, assoc: Association) -> None:
         with self._changed:
             self.live.add(assoc)
+        if self.draining:  # it was on its way when the others were told
+            assoc.drain()
 
     def count(self, assoc: Association) -> Rejection | None:
         """Count an association that was requested against the limits; says if it is one too many."""
@@ -287,6 +290,7 @@ class AssociationServer(_Base):  # type: ignore[misc]
         everything finished in time.
         """
         self.shutdown()
+        self.wire.draining = True
         for assoc in list(self.wire.live):
             assoc.drain()
         finished = self.wire.wait_until_empty(deadline)

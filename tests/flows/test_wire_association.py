@@ -212,6 +212,29 @@ def test_a_drain_lets_the_message_in_hand_finish() -> None:
         assert not drained.is_alive()
 
 
+def test_who_comes_while_others_are_drained_is_drained_too() -> None:
+    with serving(storage=Kept()) as server, Peer(server) as peer:
+        peer.associated()
+        wire = store(3, 1, b"x" * 100_000)
+        peer.send(wire[:50_000])
+        time.sleep(0.05)
+        drained = threading.Thread(target=server.drain, args=(time.monotonic() + 10,))
+        drained.start()
+        time.sleep(0.1)
+        # A connection that somebody else accepted, and whose thread comes only now to serve it.
+        ours, theirs = socket.socketpair()
+        with theirs:
+            late = threading.Thread(target=server.run_connection, args=(ours, ("127.0.0.1", 1), None))
+            late.start()
+            late.join(3)
+            assert not late.is_alive()
+        peer.send(wire[50_000:])
+        assert peer.response().status == 0
+        peer.sock.close()
+        drained.join(5)
+        assert not drained.is_alive()
+
+
 def test_abort_from_another_thread_and_from_a_handler() -> None:
     aborted = []
 
