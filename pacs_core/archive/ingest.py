@@ -111,6 +111,7 @@ class Ingest:
         self._claims = _Claims()
         self._doubtful: list[_Pending] = []
         self._undecided: list[Tombstone] = []
+        self._went_back = False  # the index, and it does not hold again yet what came after its checkpoint
 
     def store(self, arriving: Arriving, data: Buffer) -> Stored:
         """Keep a data set that is whole in memory (bytes as they crossed the wire, no file meta).
@@ -166,42 +167,48 @@ class Ingest:
             if not gone:
                 return 0
             tombstones = [Tombstone(at, None, Reason.DELETED, uid, now_us()) for uid, at in gone]
-            self._undecided = tombstones
+            before = self._undecided  # of another thread, whose removal failed a moment ago
+            self._undecided = [*before, *tombstones]
             try:
                 self._store.tombstone(tombstones)
             except PacsError:
-                self._undecided = []  # the journal sees to it that none counts
+                self._undecided = before  # the journal sees to it that none counts
                 raise
             uids = [uid for uid, _ in gone]
             self._index.remove(uids, heirs=heirs_of(self._index, self._store, uids))
-            self._undecided = []
+            self._undecided = before
         self._store.remove([at for _, at in gone])
         return len(gone)
 
     def _be_sound(self) -> None:
         """Come back from what failed before. Raises what keeps it from that."""
-        if self._undecided or self._doubtful or self._index.condemned:
+        if self._is_unsound():
             self._commit.run(None)
+
+    def _is_unsound(self) -> bool:
+        return bool(self._undecided or self._doubtful or self._went_back or self._index.condemned)
 
     def _mend(self) -> None:
         """After a failed commit, removal or sync: bring index and bytes together again.
 
         Only while nothing is published: by the leader of the group commit, or after its end.
         """
-        if not (self._undecided or self._doubtful or self._index.condemned):
+        if not self._is_unsound():
             return
         with self._index.exclusive():
-            went_back = self._index.condemned
+            # Remembered until all of it is entered again: the next mark would hide the rest for ever.
+            self._went_back = self._went_back or self._index.condemned
             self._index.reopen()
             self._drop_doubtful()
             # Until these are taken back nobody may be told that such an instance is held: it may be gone at
             # the next start.
-            held = [t for t in self._undecided if went_back or self._index.held(t.uid)]
+            held = [t for t in self._undecided if self._went_back or self._index.held(t.uid)]
             if held:
                 self._store.retract(held)
             self._undecided = []
-            if went_back:
+            if self._went_back:
                 catch_up(self._store, self._index, self._store.mark().writer)
+                self._went_back = False
 
     def begin(self, arriving: Arriving) -> Arrival:
         """Keep a data set while it arrives; memory stays bounded whatever its size."""

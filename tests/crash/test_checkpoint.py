@@ -82,6 +82,42 @@ with Archive.open(sys.argv[1], map_size=1 << 26) as archive:
 print("done")
 """
 
+FAILING_AGAIN = """
+import os, pathlib, sys, time
+from pacs_core.archive import Archive, ingest
+from pacs_core.archive.verify import verify
+from pacs_core.errors import StorageError
+from tests.make import instance, part10, uid
+switch = pathlib.Path(os.environ["FAIL"])
+catch_up, failures = ingest.catch_up, [StorageError("no"), StorageError("still no")]
+def fail(*arguments):
+    if failures:
+        raise failures.pop()
+    catch_up(*arguments)
+ingest.catch_up = fail
+with Archive.open(sys.argv[1], map_size=1 << 26) as archive:
+    archive.store(part10(instance(1)))
+    archive.index.sync()
+    for number in range(2, 20):
+        archive.store(part10(instance(number)))
+    switch.touch()
+    while not archive.index.condemned:
+        time.sleep(0.01)
+    switch.unlink()
+    stored = 0
+    for number in range(20, 30):
+        try:
+            archive.store(part10(instance(number)))
+            stored += 1
+        except StorageError as exc:
+            pass
+    assert stored == 8, stored
+    held = [number for number in range(1, 30) if archive.holds(uid(1, 1, number))]
+    assert held == [*range(1, 20), *range(22, 30)], held
+    assert verify(archive).findings == []
+print("done")
+"""
+
 
 def run(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     root = str(Path(__file__).parents[2])
@@ -147,7 +183,8 @@ def test_a_torn_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
         opened.close()
 
 
-def test_a_disk_that_fails_costs_nothing_that_was_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [FAILING, FAILING_AGAIN], ids=["once", "while mending"])
+def test_a_disk_that_fails_costs_nothing_that_was_kept(tmp_path: Path, program: str) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler")
@@ -156,7 +193,7 @@ def test_a_disk_that_fails_costs_nothing_that_was_kept(tmp_path: Path) -> None:
         [compiler, "-shared", "-fPIC", "-o", "shim.so", "shim.c", "-ldl"], cwd=tmp_path, check=True
     )
     done = run(
-        FAILING, str(tmp_path / "a"), LD_PRELOAD=str(tmp_path / "shim.so"), FAIL=str(tmp_path / "fail")
+        program, str(tmp_path / "a"), LD_PRELOAD=str(tmp_path / "shim.so"), FAIL=str(tmp_path / "fail")
     )
     assert done.stdout.endswith("done\n"), done.stdout + done.stderr
     with Archive.open(tmp_path / "a", map_size=MAP) as archive:

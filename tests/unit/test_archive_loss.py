@@ -202,6 +202,28 @@ def test_a_deletion_that_failed_has_not_happened_ever(
         assert archive.holds(FIRST)
 
 
+def test_two_deletions_that_failed_have_not_happened_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second was under way already when the first failed."""
+    with Archive.open(tmp_path / "archive") as archive:
+        archive.store(one())
+        archive.store(one(2))
+
+        def fail(*_: Any, **__: Any) -> None:
+            raise StorageError("injected")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(archive.index, "remove", fail)
+            patched.setattr(archive.ingest, "_be_sound", lambda: None)
+            for number in (1, 2):
+                with pytest.raises(StorageError, match="injected"):
+                    archive.delete([uid(1, 1, number)])
+        archive.store(one(3))
+        place = archive.place
+    assert reindex(place).indexed == 3
+
+
 def test_an_interrupted_deletion_leaves_the_instance_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
