@@ -78,8 +78,6 @@ class Checkpoint:
                 raise
         except OSError as exc:
             raise from_os_error(exc, f"open {folder / 'checkpoint'}") from exc
-        self._seen = -1
-        """The sequence that was the last when the index was opened here, or that was written here since."""
 
     def restore(self) -> None:
         """Go back to the last checkpoint if nobody has the index open, and be one who has it open.
@@ -93,27 +91,21 @@ class Checkpoint:
         if self._is_alone() and state is not None:
             self._put_back(state)
         fcntl.flock(self._presence, fcntl.LOCK_SH)
-        self._seen = state.sequence if state else 0
 
     def restore_after_failure(self) -> None:
         """As `restore`, for one who has it open and whose sync failed.
 
-        What others have open can't be changed under them: they have to let go of it, or one of them has gone
-        back to a checkpoint since.
+        What others have open can't be changed under them: they have to let go of it.
 
         Raises
         ------
         StorageError
             Others have the index open.
         """
-        state = self._last()
-        if not self._is_alone() and (state is None or state.sequence == self._seen):
+        if not self._is_alone():
             fcntl.flock(self._presence, fcntl.LOCK_SH)  # a lock that can't be made stronger may be lost
             raise StorageError(f"{self._data} failed, and other processes have it open")
         self.restore()
-        if state is not None:
-            # For the others: the state that they find is one gone back to.
-            self.write(state.metas)
 
     def _is_alone(self) -> bool:
         """Whether nobody else has the index open; nobody can open it then until `restore` is done."""
@@ -151,12 +143,18 @@ class Checkpoint:
         head = _HEAD.pack(_MAGIC, sequence, len(metas))
         head += _CHECKSUM.pack(crc32c(metas, crc32c(head)))
         slot = head.ljust(_HEAD_ROOM, b"\0") + metas
-        if os.pwrite(self._fd, slot, sequence % 2 * _SLOT) != len(slot):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fdatasync(self._fd)
-        if last is None:
+        if last is None:  # or the file may be gone after a power cut
             sync_folder(self._folder)
-        self._seen = sequence
+        at = sequence % 2 * _SLOT
+        try:
+            if os.pwrite(self._fd, slot, at) != len(slot):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fdatasync(self._fd)
+        except OSError:
+            # It reads as if it were there. Taken for the last, it would have the next one written over the
+            # only one that is on disk for certain.
+            os.pwrite(self._fd, bytes(_HEAD_ROOM), at)
+            raise
 
     def _last(self) -> _State | None:
         states = [state for slot in (0, 1) if (state := self._read(slot)) is not None]

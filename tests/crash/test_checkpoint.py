@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from pacs_core.archive import Archive
 from pacs_core.archive.verify import verify
+from pacs_core.errors import StorageError
 from pacs_core.index import Index
 from pacs_core.index.checkpoint import Checkpoint
 from tests.make import instance, part10, uid
@@ -181,6 +183,42 @@ def test_a_torn_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
         assert data.read_bytes() == states[0]  # somebody has it open
         second.close()
         opened.close()
+
+
+def test_a_checkpoint_that_was_not_synced_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one before stays until another is on disk, though the page cache shows the one that failed."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "injected")
+
+    (tmp_path / "data.mdb").write_bytes(b"data")
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.write(b"1" * 8192)
+    checkpoint.write(b"2" * 8192)
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fdatasync", fail)
+            with pytest.raises(OSError, match="injected"):
+                checkpoint.write(b"3" * 8192)
+    assert b"2" * 8192 in (tmp_path / "checkpoint").read_bytes()
+    checkpoint.write(b"4" * 8192)
+    assert b"2" * 8192 in (tmp_path / "checkpoint").read_bytes()
+    checkpoint.close()
+
+
+def test_what_others_have_open_is_not_gone_back_from(tmp_path: Path) -> None:
+    """Nor taken for sound because one of them made a checkpoint."""
+    (tmp_path / "data.mdb").write_bytes(b"1" * 8192)
+    failed, other = Checkpoint(tmp_path), Checkpoint(tmp_path)
+    failed.restore()
+    other.restore()
+    other.write(b"2" * 8192)
+    with pytest.raises(StorageError, match="other processes"):
+        failed.restore_after_failure()
+    other.close()
+    failed.restore_after_failure()
+    assert (tmp_path / "data.mdb").read_bytes() == b"2" * 8192
+    failed.close()
 
 
 @pytest.mark.parametrize("program", [FAILING, FAILING_AGAIN], ids=["once", "while mending"])
