@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -47,10 +48,15 @@ class CommitLock:
         self._threads = threading.RLock()
         self._depth = 0
 
+    @property
+    def forked(self) -> bool:
+        """Whether it was opened in a parent of this process, which it is of no use in."""
+        return self._forks != _forks
+
     @contextmanager
     def queue(self) -> Iterator[int]:
         """Keep other threads out; give the descriptor that a native call is to lock, -1 if it is locked."""
-        if self._forks != _forks:
+        if self.forked:
             raise ArchiveError(f"{self._path} was opened before a fork: open the index again in the child")
         with self._threads:
             yield -1 if self._depth else self._fd
@@ -137,8 +143,11 @@ class Opened:
             self.env.write(changes)
             self.checkpoint()
         if version is None:
-            for folder in (self.path, self.path.parent):
-                sync_folder(folder)
+            try:
+                for folder in (self.path, self.path.parent):
+                    sync_folder(folder)
+            except OSError as exc:
+                raise from_os_error(exc, f"make index {self.path}") from exc
 
     def _read_schema(self) -> Schema:
         version, packed, secret = self.env.read(schema.META, [b"schema", b"codes", b"secret"])
@@ -176,8 +185,11 @@ class Opened:
         """With the commit lock in this thread: something was committed; a checkpoint will follow."""
         self._behind = True
         if self._keeper is None:
-            self._keeper = threading.Thread(target=self._keep, name="checkpoint", daemon=True)
-            self._keeper.start()
+            keeper = threading.Thread(target=self._keep, name="checkpoint", daemon=True)
+            # What was committed is so whether or not a thread can be had: the next commit tries again.
+            with contextlib.suppress(RuntimeError):
+                keeper.start()
+                self._keeper = keeper
 
     def checkpoint(self) -> None:
         """Make every commit until now durable, and their state the one to go back to.
@@ -258,9 +270,10 @@ class Opened:
 
     def close(self) -> None:
         self._closing.set()
-        if self._keeper is not None:
-            self._keeper.join()
-        if self._behind and not self.env.condemned:
+        keeper = self._last_keeper()
+        if keeper is not None:
+            keeper.join()
+        if self._behind and not self.env.condemned and not self.lock.forked:
             try:
                 self.checkpoint()
             except PacsError as exc:
@@ -268,6 +281,14 @@ class Opened:
         self.env.close()
         self._checkpoint.close()
         self.lock.close()
+
+
+    def _last_keeper(self) -> threading.Thread | None:
+        """The keeper, if there is one that holds, or may yet want, the commit lock."""
+        if self.lock.forked:
+            return None
+        with self.lock.queue():
+            return self._keeper
 
 
 _opened: dict[tuple[int, int], Opened] = {}

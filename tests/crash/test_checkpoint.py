@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from pacs_core.archive import Archive
+from pacs_core.archive import Archive, Kept
 from pacs_core.archive.verify import verify
 from pacs_core.errors import StorageError
 from pacs_core.index import Index
@@ -236,6 +238,48 @@ def test_a_disk_that_fails_costs_nothing_that_was_kept(tmp_path: Path, program: 
     assert done.stdout.endswith("done\n"), done.stdout + done.stderr
     with Archive.open(tmp_path / "a", map_size=MAP) as archive:
         assert verify(archive).findings == []
+
+
+def test_a_commit_needs_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Archive.open(tmp_path / "a", map_size=MAP) as archive:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", none_left)
+            assert archive.store(part10(instance(1))).kept is Kept.STORED
+        archive.store(part10(instance(2)))
+        assert archive.index._opened._keeper is not None
+    with Archive.open(tmp_path / "a", map_size=MAP) as archive:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", none_left)
+            archive.store(part10(instance(3)))
+    with Archive.open(tmp_path / "a", map_size=MAP) as archive:
+        assert held(archive) == 3
+
+
+def test_it_closes_when_its_keeper_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the keeper might unlock what has got the lock file's number since."""
+    ending, ended = threading.Event(), threading.Event()
+    flock = fcntl.flock
+    archive = Archive.open(tmp_path / "a", map_size=MAP)
+
+    def slow(fd: int, operation: int) -> None:
+        is_keeper = threading.current_thread().name == "checkpoint"
+        if not is_keeper or operation != fcntl.LOCK_UN or archive.index._opened._keeper is not None:
+            flock(fd, operation)
+            return
+        ending.set()
+        time.sleep(0.3)
+        flock(fd, operation)
+        ended.set()
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    archive.store(part10(instance(1)))
+    assert ending.wait(30)
+    archive.index.close()
+    assert ended.is_set()
+    archive.close()
 
 
 def test_at_rest_no_page_is_kept_from_use(tmp_path: Path) -> None:
