@@ -201,16 +201,24 @@ class Opened:
         OutOfResourcesError
             There is no room; the checkpoint before stands.
         """
-        self.env.sync()  # nearly all of it, while others commit
+        self._sync()  # nearly all of it, while others commit
         with self.lock.hold():
             self._behind = False
-            self.env.sync()
+            self._sync()
             try:
                 self._checkpoint.write(self._checkpoint.metas(self.env.page_size))
             except OSError as exc:
                 self._behind = True
                 raise from_os_error(exc, f"write the checkpoint of index {self.path}") from exc
             self.env.pin()
+
+    def _sync(self) -> None:
+        try:
+            self.env.sync()
+        except PacsError:
+            if self.env.condemned:
+                self._checkpoint.doubt()
+            raise
 
     def turn_pages(self) -> None:
         """Set the pages free that the last commit gave up: only the one after the next may use those.
@@ -281,7 +289,6 @@ class Opened:
         self.env.close()
         self._checkpoint.close()
         self.lock.close()
-
 
     def _last_keeper(self) -> threading.Thread | None:
         """The keeper, if there is one that holds, or may yet want, the commit lock."""

@@ -87,7 +87,7 @@ print("done")
 """
 
 FAILING_AGAIN = """
-import os, pathlib, sys, time
+import os, pathlib, subprocess, sys, time
 from pacs_core.archive import Archive, ingest
 from pacs_core.archive.verify import verify
 from pacs_core.errors import StorageError
@@ -108,6 +108,9 @@ with Archive.open(sys.argv[1], map_size=1 << 26) as archive:
     while not archive.index.condemned:
         time.sleep(0.01)
     switch.unlink()
+    opening = "import sys; from pacs_core.archive import Archive; Archive.open(sys.argv[1], map_size=1 << 26)"
+    opened = subprocess.run([sys.executable, "-c", opening, sys.argv[1]], capture_output=True, text=True)
+    assert "did not go back yet" in opened.stderr, opened.stderr
     stored = 0
     for number in range(20, 30):
         try:
@@ -223,6 +226,21 @@ def test_what_others_have_open_is_not_gone_back_from(tmp_path: Path) -> None:
     failed.close()
 
 
+def test_what_somebody_doubts_nobody_else_opens(tmp_path: Path) -> None:
+    (tmp_path / "data.mdb").write_bytes(b"1" * 8192)
+    failed, other = Checkpoint(tmp_path), Checkpoint(tmp_path)
+    failed.restore()
+    failed.doubt()
+    with pytest.raises(StorageError, match="did not go back"):
+        other.restore()
+    failed.restore_after_failure()
+    other.restore()
+    failed.doubt()
+    failed.close()
+    other.restore_after_failure()
+    other.close()
+
+
 @pytest.mark.parametrize("program", [FAILING, FAILING_AGAIN], ids=["once", "while mending"])
 def test_a_disk_that_fails_costs_nothing_that_was_kept(tmp_path: Path, program: str) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
@@ -250,10 +268,9 @@ def test_a_commit_needs_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert archive.store(part10(instance(1))).kept is Kept.STORED
         archive.store(part10(instance(2)))
         assert archive.index._opened._keeper is not None
-    with Archive.open(tmp_path / "a", map_size=MAP) as archive:
-        with monkeypatch.context() as patched:
-            patched.setattr(threading.Thread, "start", none_left)
-            archive.store(part10(instance(3)))
+    with Archive.open(tmp_path / "a", map_size=MAP) as archive, monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        archive.store(part10(instance(3)))
     with Archive.open(tmp_path / "a", map_size=MAP) as archive:
         assert held(archive) == 3
 
