@@ -173,6 +173,7 @@ class Supervisor:
         self._accept_after = 0.0
         self._stops = 0
         self._deadline: float | None = None
+        self._untold: list[_Child] = []  # that they are to drain: they have not read yet what came before
         self._failed = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
@@ -209,6 +210,8 @@ class Supervisor:
         now = time.monotonic()
         if self._stops and self._deadline is None:
             self._drain(now)
+        if self._deadline is not None and self._untold:
+            self._tell_to_drain(self._deadline - _GRACE - now)
         if self._deadline is not None and (self._stops > 1 or now > self._deadline) and self._children:
             log.warning("ending children at once", children=len(self._children))
             self._failed = True
@@ -233,6 +236,8 @@ class Supervisor:
         due = [at for at, _ in self._restarts[:1]]
         if self._deadline is not None:
             due.append(self._deadline)
+        if self._untold:
+            due.append(now + 0.1)
         if now < self._accept_after:
             due.append(self._accept_after)
         return max(0.0, min(due) - now) + 0.001 if due else None
@@ -408,9 +413,17 @@ class Supervisor:
         for sock in self._listeners:
             sock.close()
         log.info("draining", connections=self._served.total, seconds=self._drain_seconds)
-        for child in self._children.values():
-            with contextlib.suppress(OSError):
-                child.channel.send(Message(Kind.DRAIN, seconds=self._drain_seconds))
+        self._untold = list(self._children.values())
+
+    def _tell_to_drain(self, seconds: float) -> None:
+        told, self._untold = self._untold, []
+        for child in told:
+            try:
+                child.channel.send(Message(Kind.DRAIN, seconds=max(0.0, seconds)))
+            except BlockingIOError:
+                self._untold.append(child)
+            except OSError:
+                continue  # it is gone
 
     def _kill(self) -> None:
         for child in self._children.values():

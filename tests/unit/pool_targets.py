@@ -110,6 +110,13 @@ def deaf(inbox: Inbox, argument: object) -> None:  # noqa: ARG001
         time.sleep(1)
 
 
+def late(inbox: Inbox, argument: object) -> None:  # noqa: ARG001
+    """Reads nothing for a while."""
+    inbox.ready()
+    time.sleep(2)
+    inbox.serve(lambda connection: connection.socket.close())
+
+
 def poor(inbox: Inbox, argument: object) -> None:  # noqa: ARG001
     """Has no descriptor left for a connection."""
     used = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())

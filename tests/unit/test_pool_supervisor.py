@@ -241,6 +241,14 @@ def test_a_child_that_does_not_drain_is_killed(serve: Callable[..., Served]) -> 
     assert served.process.wait(15) == 1
 
 
+def test_a_child_that_is_late_in_reading_is_told_to_drain(serve: Callable[..., Served]) -> None:
+    served = serve(target="late", processes=1, drain_seconds=20, limits={"total": 1000, "per_peer": 1000})
+    while "no child takes it" not in served.log.read_text():
+        socket.create_connection(("127.0.0.1", served.port), timeout=5).close()
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(10) == 0
+
+
 def test_children_end_when_the_supervisor_is_killed(serve: Callable[..., Served]) -> None:
     served = serve()
     children = {served.connect().child for _ in range(4)}
