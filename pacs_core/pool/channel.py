@@ -72,16 +72,17 @@ class Channel:
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [message.descriptor]))]
         self._socket.sendmsg([header, message.payload], ancillary, socket.MSG_NOSIGNAL)
 
-    def receive(self) -> Message | None:
+    def receive(self, *, wait: bool = True) -> Message | None:
         """The next message; None when the other end is gone.
 
         Raises
         ------
         BlockingIOError
-            There is none, and this end does not wait.
+            There is none, and this end does not wait, or is not to.
         """
+        flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(LONGEST, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, _, _ = self._socket.recvmsg(LONGEST, _ANCILLARY, flags)
         except ConnectionError:
             return None
         if not data:

@@ -6,6 +6,7 @@ them to every process of the group); what the supervisor says on the channel cou
 supervisor is gone the inbox ends at once, and soon after so does the process.
 """
 
+import contextlib
 import os
 import pickle
 import resource
@@ -14,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from importlib import import_module
 from typing import NamedTuple
@@ -53,6 +55,8 @@ class Inbox:
         self._handle: Callable[[Connection], object]
         self._lock = threading.Lock()
         self._waiting = 0  # threads that wait for a connection
+        self._kept: deque[Message] = deque()  # connections that came while nobody waited
+        self._unheard = threading.Event()  # nobody waits, and no thread could be had for it
         self._over = threading.Event()
 
     def ready(self) -> None:
@@ -63,12 +67,34 @@ class Inbox:
         """Call `handle` for each connection; return once there will be no more: drain, then return.
 
         Each call has a thread of its own, the one that waited for the connection: nobody passes it on. Where
-        no thread can be had any more, connections wait until a call has ended.
+        no thread can be had any more, connections wait until a call has ended; that there will be no more is
+        heard all the same.
         """
         self._handle = handle
         for _ in range(_SPARE):
             self._one_more()
-        self._over.wait()
+        while not self._over.is_set():
+            self._unheard.wait()
+            self._unheard.clear()
+            while not self._over.is_set() and self._hear():
+                self._over.wait(0.1)
+
+    def _hear(self) -> bool:
+        """If nobody waits, take what has come; whether that is so."""
+        with self._lock:
+            if self._waiting:
+                return False
+            try:
+                message = self._channel.receive(wait=False)
+            except BlockingIOError:
+                message = Message(Kind.START)  # nothing that matters
+            if message is not None and message.kind is Kind.CONNECTION:
+                self._kept.append(message)
+        if message is None or message.kind is Kind.DRAIN:
+            self._end(0.0 if message is None else message.seconds)
+        else:
+            self._one_more()
+        return True
 
     def closed(self, number: int) -> None:
         """Tell the supervisor that a connection is closed."""
@@ -94,10 +120,17 @@ class Inbox:
         except RuntimeError:
             with self._lock:
                 self._waiting -= 1
+            self._unheard.set()
+
+    def _next(self) -> Message | None:
+        with self._lock:
+            if self._kept:
+                return self._kept.popleft()
+        return self._channel.receive()
 
     def _take(self) -> None:
         while True:
-            message = self._channel.receive()
+            message = self._next()
             if message is None or message.kind is Kind.DRAIN:
                 self._end(0.0 if message is None else message.seconds)
                 return
@@ -140,8 +173,10 @@ class Inbox:
                 return
             self._deadline = time.monotonic() + seconds
             self._over.set()
-        threading.Thread(target=self._outlive, name="orphan", daemon=True).start()
+        self._unheard.set()
         self._channel.end_reading()
+        with contextlib.suppress(RuntimeError):  # no thread left: then it ends only by itself
+            threading.Thread(target=self._outlive, name="orphan", daemon=True).start()
 
     def _outlive(self) -> None:
         """Once the supervisor is gone, end; not at once, there may be messages in hand."""

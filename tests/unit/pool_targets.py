@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -115,6 +116,20 @@ def late(inbox: Inbox, argument: object) -> None:  # noqa: ARG001
     inbox.ready()
     time.sleep(2)
     inbox.serve(lambda connection: connection.socket.close())
+
+
+def crowded(inbox: Inbox, argument: object) -> None:
+    """Has no thread beyond the two that wait first."""
+    start, left = threading.Thread.start, [None] * 2
+
+    def start_one(thread: threading.Thread) -> None:
+        if not left:
+            raise RuntimeError("can't start new thread")
+        left.pop()
+        start(thread)
+
+    threading.Thread.start = start_one  # type: ignore[method-assign]
+    serve(inbox, argument)
 
 
 def poor(inbox: Inbox, argument: object) -> None:  # noqa: ARG001

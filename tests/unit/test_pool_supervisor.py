@@ -249,6 +249,21 @@ def test_a_child_that_is_late_in_reading_is_told_to_drain(serve: Callable[..., S
     assert served.process.wait(10) == 0
 
 
+def test_a_child_without_threads_serves_one_after_the_other_and_drains(serve: Callable[..., Served]) -> None:
+    served = serve(target="crowded", processes=1, drain_seconds=1)
+    first, second = served.connect(), served.connect()
+    waiting = socket.create_connection(("127.0.0.1", served.port), timeout=0.5)
+    with pytest.raises(TimeoutError):
+        waiting.recv(1)
+    assert second.echo(b"serving") == b"serving"
+    first.close()
+    waiting.settimeout(10)
+    assert waiting.recv(100)
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(10) == 0
+    waiting.close()
+
+
 def test_children_end_when_the_supervisor_is_killed(serve: Callable[..., Served]) -> None:
     served = serve()
     children = {served.connect().child for _ in range(4)}
