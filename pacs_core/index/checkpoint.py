@@ -10,9 +10,9 @@ synced, then the meta pages copied to the file `checkpoint` and synced there, th
 Whoever opens the index while nobody else has it open puts the copied meta pages back, and so has exactly that
 state, whatever else the disk holds: after a power cut, and after a SIGKILL as well, since the two can't be
 told apart. If the last one to close made a checkpoint, nothing changes by it. Who opens while somebody lives
-who has it open finds the page cache right, and leaves everything as it is. Not so once a sync has failed: the
-system says that to those who had the file open, and forgets it. They note it by a lock, `failed.lock`, and
-nobody else opens the index until one of them, alone then, has gone back.
+who has it open finds the page cache right, and leaves everything as it is. Not so once a sync has failed:
+the system says that to those who had the file open, and forgets it. They note it in the file `doubted`, which
+need not be durable, and nobody else opens the index until somebody who is alone has gone back.
 
 The file has two slots, written in turns, each of a page and the meta pages::
 
@@ -62,7 +62,7 @@ class _State(NamedTuple):
 
 
 class Checkpoint:
-    """The file `checkpoint` of an index folder, and the locks that tell who has the index open, or doubts it.
+    """The file `checkpoint` of an index folder; `open.lock` and `doubted`: who has it open, and who may.
 
     Make it, write it and `restore` under the commit lock.
     """
@@ -73,12 +73,12 @@ class Checkpoint:
         self._lock_file = folder / "lock.mdb"
         self._files: list[int] = []
         try:
-            for name in ("checkpoint", "open.lock", "failed.lock"):
+            for name in ("checkpoint", "open.lock", "doubted"):
                 self._files.append(os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
         except OSError as exc:
             self.close()
             raise from_os_error(exc, f"open {folder / name}") from exc
-        self._fd, self._presence, self._failure = self._files
+        self._fd, self._presence, self._doubt = self._files
 
     def restore(self) -> None:
         """Go back to the last checkpoint if nobody has the index open, and be one who has it open.
@@ -88,16 +88,17 @@ class Checkpoint:
         OSError
             The system failed to; nobody is told that the index is open here.
         StorageError
-            Somebody has it open whose sync failed.
+            Somebody has it open since before a sync failed.
         """
         state = self._last()
         if self._is_alone():
             if state is not None:
                 self._put_back(state)
+            if self._is_doubted():
+                os.pwrite(self._doubt, b"0", 0)
         elif self._is_doubted():
             raise StorageError(f"{self._data} failed, and those who have it open did not go back yet")
         fcntl.flock(self._presence, fcntl.LOCK_SH)
-        fcntl.flock(self._failure, fcntl.LOCK_UN)
 
     def restore_after_failure(self) -> None:
         """As `restore`, for one who has it open and whose sync failed.
@@ -112,18 +113,18 @@ class Checkpoint:
         if not self._is_alone():
             fcntl.flock(self._presence, fcntl.LOCK_SH)  # a lock that can't be made stronger may be lost
             raise StorageError(f"{self._data} failed, and other processes have it open")
-        self.restore()
+        try:
+            self.restore()
+        finally:  # or the next to open it would wait here for us, and we for the commit lock
+            fcntl.flock(self._presence, fcntl.LOCK_SH)
 
     def doubt(self) -> None:
         """A sync failed: what the page cache shows may never get to disk."""
-        fcntl.flock(self._failure, fcntl.LOCK_SH)
+        with contextlib.suppress(OSError):
+            os.pwrite(self._doubt, b"1", 0)
 
     def _is_doubted(self) -> bool:
-        try:
-            fcntl.flock(self._failure, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+        return os.pread(self._doubt, 1, 0) == b"1"
 
     def _is_alone(self) -> bool:
         """Whether nobody else has the index open; nobody can open it then until `restore` is done."""

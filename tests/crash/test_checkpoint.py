@@ -226,6 +226,23 @@ def test_what_others_have_open_is_not_gone_back_from(tmp_path: Path) -> None:
     failed.close()
 
 
+def test_a_way_back_that_fails_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "injected")
+
+    (tmp_path / "data.mdb").write_bytes(b"1" * 8192)
+    failed, other = Checkpoint(tmp_path), Checkpoint(tmp_path)
+    failed.restore()
+    failed.write(b"2" * 8192)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", fail)
+        with pytest.raises(OSError, match="injected"):
+            failed.restore_after_failure()
+    fcntl.flock(other._presence, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    failed.close()
+    other.close()
+
+
 def test_what_somebody_doubts_nobody_else_opens(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(b"1" * 8192)
     failed, other = Checkpoint(tmp_path), Checkpoint(tmp_path)
@@ -236,9 +253,14 @@ def test_what_somebody_doubts_nobody_else_opens(tmp_path: Path) -> None:
     failed.restore_after_failure()
     other.restore()
     failed.doubt()
-    failed.close()
+    failed.close()  # it ends, or is killed
+    third = Checkpoint(tmp_path)
+    with pytest.raises(StorageError, match="did not go back"):
+        third.restore()
     other.restore_after_failure()
+    third.restore()
     other.close()
+    third.close()
 
 
 @pytest.mark.parametrize("program", [FAILING, FAILING_AGAIN], ids=["once", "while mending"])
