@@ -113,6 +113,7 @@ class Checkpoint:
         if not self._is_alone():
             fcntl.flock(self._presence, fcntl.LOCK_SH)  # a lock that can't be made stronger may be lost
             raise StorageError(f"{self._data} failed, and other processes have it open")
+        self.doubt()  # until it is done: the meta pages may get mixed up
         try:
             self.restore()
         finally:  # or the next to open it would wait here for us, and we for the commit lock

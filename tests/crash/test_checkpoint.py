@@ -235,9 +235,11 @@ def test_a_way_back_that_fails_keeps_nobody_waiting(tmp_path: Path, monkeypatch:
     failed.restore()
     failed.write(b"2" * 8192)
     with monkeypatch.context() as patched:
-        patched.setattr(os, "pwrite", fail)
+        patched.setattr(os, "fdatasync", fail)
         with pytest.raises(OSError, match="injected"):
             failed.restore_after_failure()
+    with pytest.raises(StorageError, match="did not go back"):
+        other.restore()
     fcntl.flock(other._presence, fcntl.LOCK_SH | fcntl.LOCK_NB)
     failed.close()
     other.close()
