@@ -83,11 +83,20 @@ class Archive:
                 stack.callback(index.close)
                 # A reader that died would keep every page that it might have read from being used again.
                 index.reader_check()
+                settled = True
                 try:
                     recover(store, index)
                 except OutOfResourcesError as exc:
+                    settled = False
                     log.error("what a crash has left is settled when there is room", why=str(exc))
-            ingest = Ingest(store, index, duplicates=duplicates, accept_mismatch=accept_mismatch, batch=batch)
+            ingest = Ingest(
+                store,
+                index,
+                duplicates=duplicates,
+                accept_mismatch=accept_mismatch,
+                batch=batch,
+                settled=settled,
+            )
             return cls(place, store, index, ingest, stack.pop_all())
 
     @classmethod

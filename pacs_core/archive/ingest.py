@@ -23,7 +23,14 @@ from pacs_core.archive.recover import catch_up
 from pacs_core.archive.settle import now_us
 from pacs_core.dicom.header import Header, HeaderScan, scan
 from pacs_core.dicom.part10 import Reception, encode_meta
-from pacs_core.errors import DuplicateError, MismatchError, PacsError, StorageError, UnparsableError
+from pacs_core.errors import (
+    DuplicateError,
+    MismatchError,
+    OutOfResourcesError,
+    PacsError,
+    StorageError,
+    UnparsableError,
+)
 from pacs_core.index import Entry, Index, Mark, Outcome
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Reason, Staged, Store, Stream, Tombstone, crc32c
@@ -102,11 +109,14 @@ class Ingest:
         duplicates: Duplicates = Duplicates.KEEP,
         accept_mismatch: bool = False,
         batch: int = 256,
+        settled: bool = True,
     ) -> None:
+        """Without `settled` the index may hold what was deleted: there was no room yet to carry that out."""
         self._store = store
         self._index = index
         self._duplicates = duplicates
         self._accept_mismatch = accept_mismatch
+        self._settled = settled
         self._commit: GroupCommit[_Pending | None] = GroupCommit(self._work, limit=batch)
         self._claims = _Claims()
         self._doubtful: list[_Pending] = []
@@ -162,6 +172,8 @@ class Ingest:
         """
         self._be_sound()
         with self._index.exclusive():
+            if self._went_back:
+                raise StorageError("the index does not hold again yet what came last")
             found = [(uid, self._index.locate(uid)) for uid in dict.fromkeys(uids)]
             gone = [(uid, Locator.unpack(at.locator)) for uid, at in found if at is not None]
             if not gone:
@@ -235,9 +247,15 @@ class Ingest:
         self._be_sound()
         if self._duplicates is Duplicates.REPLACE or not self._index.held(uid):
             return False
+        if not self._settled and self._is_buried(uid):
+            raise OutOfResourcesError("no room to carry its deletion out, which comes first", uid=uid)
         if self._duplicates is Duplicates.REJECT:
             raise DuplicateError("held already", uid=uid)
         return True
+
+    def _is_buried(self, uid: str) -> bool:
+        at = self._index.locate(uid)
+        return at is not None and self._store.tombstone_of(Locator.unpack(at.locator)) is not None
 
     def _reception(self, arriving: Arriving, checksum: int, length: int) -> Reception:
         return Reception(

@@ -265,6 +265,32 @@ def test_a_full_disk_does_not_keep_an_archive_shut(tmp_path: Path, monkeypatch: 
             assert archive.holds(FIRST)
 
 
+def test_what_is_to_go_when_there_is_room_is_not_acknowledged_as_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive.open(tmp_path / "archive")
+    archive.store(one())
+    archive.store(one(2))
+    archive.objects.tombstone([Tombstone(locator(archive), None, Reason.DELETED, FIRST, 1)])
+    archive.objects.close(clean=False)
+    archive.close()
+
+    def full(*_: object) -> None:
+        raise OutOfResourcesError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pacs_core.archive.archive.recover", full)
+        with Archive.open(tmp_path / "archive") as archive:
+            with pytest.raises(OutOfResourcesError):
+                archive.store(one())
+            assert archive.store(one(2)).kept is Kept.HELD
+    with Archive.open(tmp_path / "archive") as archive:
+        assert archive.store(one()).kept is Kept.STORED
+        assert verify(archive).findings == []
+    with Archive.open(tmp_path / "archive") as archive:
+        assert archive.holds(FIRST)
+
+
 def test_what_only_looks_like_a_writer_is_stepped_over(tmp_path: Path) -> None:
     with Archive.open(tmp_path / "archive") as archive:
         archive.store(one())
