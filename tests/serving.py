@@ -79,10 +79,13 @@ class Serving:
         self.process.wait()
         self._reader.join(5)
 
-    def stop(self, timeout: float = 30) -> int:
-        """SIGTERM, and the exit code."""
+    def stop(self, timeout: float = 60) -> int:
+        """SIGTERM, and the exit code; time enough for it to end children that do not end by themselves."""
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout)
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the server did not end: {self.lines[-20:]}") from None
         self._reader.join(5)
         return code
 

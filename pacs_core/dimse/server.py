@@ -158,6 +158,7 @@ class AssociationServer(_Base):  # type: ignore[misc]
         self.wire = wire or Wire()
         self.wire.server = self
         self._heard: tuple[tuple[bool, ...], Hearing] | None = None
+        self.wire.draining = self.wire.hurry = False  # an earlier server's
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._stopped = threading.Event()
