@@ -142,6 +142,7 @@ class Opened:
             self.checkpoint()
             self.env.write(changes)
             self.checkpoint()
+            self.let_go()
         if version is None:
             try:
                 for folder in (self.path, self.path.parent):

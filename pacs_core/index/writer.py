@@ -148,13 +148,12 @@ class Index(Reader):
                         self._opened.turn_pages()
                     else:  # the last pages of a full map are for removals
                         self._opened.checkpoint()
-                    try:
-                        rows = apply(fd)
-                    except OutOfResourcesError:
-                        self._opened.let_go()  # another process may be about to make room
-                        raise
-            except StorageError as exc:
-                raise self._no_room(exc) from exc
+                    rows = apply(fd)
+            except BaseException as exc:
+                self._opened.let_go()  # another process may be about to make room
+                if isinstance(exc, StorageError):
+                    raise self._no_room(exc) from exc
+                raise
             self._opened.changed()
         return [Result(_OUTCOMES[what], previous, _CONFLICTS[odd]) for what, previous, odd in rows]
 

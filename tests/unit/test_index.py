@@ -280,6 +280,19 @@ def test_a_full_map_is_out_of_resources(tmp_path: Path) -> None:
         assert list(index.check()) == []
 
 
+def test_who_writes_nothing_keeps_no_page_from_use(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise StorageError("injected")
+
+    assert not index._opened.env.pinned
+    with monkeypatch.context() as patched:
+        patched.setattr("pacs_core._ext.catalog.apply_batch", fail)
+        with pytest.raises(StorageError, match="injected"):
+            index.commit([instance(1).entry])
+    assert not index._opened.env.pinned
+    index.commit([instance(1).entry])
+
+
 def test_after_a_write_that_failed_the_next_commit_reopens(index: Index) -> None:
     """CONFORMANCE 10: the disk is full; the server lives on."""
     index.commit([instance(1).entry])
