@@ -96,8 +96,8 @@ class Checkpoint:
                 self._put_back(state)
             if self._is_doubted():
                 os.pwrite(self._doubt, b"0", 0)
-        elif self._is_doubted():
-            raise StorageError(f"{self._data} failed, and those who have it open did not go back yet")
+        else:
+            self.trust()
         fcntl.flock(self._presence, fcntl.LOCK_SH)
 
     def restore_after_failure(self) -> None:
@@ -123,6 +123,11 @@ class Checkpoint:
         """A sync failed: what the page cache shows may never get to disk."""
         with contextlib.suppress(OSError):
             os.pwrite(self._doubt, b"1", 0)
+
+    def trust(self) -> None:
+        """Raise StorageError if somebody could not sync what the page cache shows."""
+        if self._is_doubted():
+            raise StorageError(f"{self._data} failed, and those who have it open did not go back yet")
 
     def _is_doubted(self) -> bool:
         return os.pread(self._doubt, 1, 0) == b"1"

@@ -14,7 +14,7 @@ from typing import Final
 
 from pacs_core._ext.kv import Environment
 from pacs_core._ext.rows import Schema
-from pacs_core.errors import ArchiveError, CorruptError, PacsError, from_os_error
+from pacs_core.errors import ArchiveError, CorruptError, PacsError, StorageError, from_os_error
 from pacs_core.index import schema
 from pacs_core.index.checkpoint import Checkpoint, sync_folder
 from pacs_core.logs import get_logger
@@ -206,6 +206,7 @@ class Opened:
         with self.lock.hold():
             self._behind = False
             self._sync()
+            self._checkpoint.trust()
             try:
                 self._checkpoint.write(self._checkpoint.metas(self.env.page_size))
             except OSError as exc:
@@ -214,12 +215,18 @@ class Opened:
             self.env.pin()
 
     def _sync(self) -> None:
+        if self.env.condemned:  # the system says once that it failed, and then that all is well
+            raise StorageError(f"index {self.path}: a sync failed, it has to go back first")
         try:
             self.env.sync()
         except PacsError:
-            if self.env.condemned:
-                self._checkpoint.doubt()
+            with self.lock.hold():
+                self._pass_on_doubt()
             raise
+
+    def _pass_on_doubt(self) -> None:
+        if self.env.condemned:  # another thread may have gone back by now
+            self._checkpoint.doubt()
 
     def turn_pages(self) -> None:
         """Set the pages free that the last commit gave up: only the one after the next may use those.
