@@ -13,7 +13,7 @@ from libc.string cimport memcmp
 
 from pacs_core._ext.arena cimport Arena, keep, release, take
 
-from pacs_core.errors import ArchiveError, CorruptError, OutOfResourcesError, StorageError
+from pacs_core.errors import ArchiveError, CorruptError, OutOfResourcesError, PacsError, StorageError
 
 
 cdef extern from "pthread.h" nogil:
@@ -384,11 +384,13 @@ cdef class Environment:
                     os.close(fd)
                 if prepare is not None:
                     prepare()
-            except (OSError, StorageError) as exc:
+            except (OSError, PacsError) as exc:
                 failed = exc
             self.open_native()
             if failed is not None:
                 self.unsynced = True
+                if isinstance(failed, PacsError):
+                    raise failed
                 raise StorageError(f"sync index {self.path}: {failed}") from failed
         finally:
             self.gate = False

@@ -65,6 +65,10 @@ class StorageError(PacsError):
     """The operating system failed to keep or to give back bytes (an I/O error, a failed sync)."""
 
 
+class IndexSharedError(PacsError):
+    """The index has to go back to its last checkpoint, and can't while other processes have it open."""
+
+
 class UnparsableError(PacsError):
     """A data set, file or command set can't be understood far enough to be handled."""
 

@@ -20,8 +20,9 @@ from pacs_core.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSIO
 from pacs_core.dimse.find import ROOTS, FindService
 from pacs_core.dimse.negotiation import LIMIT_EXCEEDED, Preferences, Rejection
 from pacs_core.dimse.server import AssociationServer, Budget, Wire
+from pacs_core.dimse.storage import Answer
 from pacs_core.dimse.store import StoreService, failure_of
-from pacs_core.errors import ConfigError
+from pacs_core.errors import ConfigError, IndexSharedError
 from pacs_core.logs import configure, get_logger
 from pacs_core.pool.child import Connection, Inbox
 from pacs_core.pool.profile import Workload, profile
@@ -30,6 +31,7 @@ from pacs_core.pool.supervisor import Limits, Supervisor, listen
 log = get_logger("server")
 
 LARGEST_IDENTIFIER = 4 << 20
+_RESIGN_SECONDS = 1.0
 """Bytes of a data set that is not stored, such as a query's: it is held outside the memory budget."""
 
 # PS3.8 9.3.4; the address of a known AE title is part of recognising it.
@@ -112,6 +114,7 @@ class Node:
 
     def __init__(self, settings: Settings, archive: Archive, inbox: Inbox) -> None:
         self._admission = Admission(settings)
+        self._inbox = inbox
         services = StoreService(
             archive.ingest,
             lambda request: self._admission.may(
@@ -128,7 +131,7 @@ class Node:
         shared: dict[str, Any] = {
             "storage": services,
             "admission": self._admission,
-            "failure": failure_of,
+            "failure": self._failure,
             "preferences": Preferences(
                 requestors_order=not wire.prefer_own_transfer_syntax,
                 unknown_storage=wire.accept_unknown_sop_classes,
@@ -158,6 +161,13 @@ class Node:
         """Serve a connection to its end; the supervisor hears when it is closed."""
         server = self._servers[secure]
         server.run_connection(connection.socket, (connection.address, connection.port), connection)
+
+    def _failure(self, exc: Exception) -> Answer:
+        if isinstance(exc, IndexSharedError):
+            # Whoever comes last can go back: the others have to let go of the index first.
+            log.error("this process ends, to be started again", why=str(exc))
+            self._inbox.resign(_RESIGN_SECONDS)
+        return failure_of(exc)
 
     def drain(self, seconds: float) -> None:
         """Let messages in hand finish, then end all associations."""

@@ -37,6 +37,7 @@ _STATUS: dict[type[PacsError], int] = {
     errors.OutOfResourcesError: OUT_OF_RESOURCES,
     errors.RefusedError: PROCESSING_FAILURE,
     errors.StorageError: OUT_OF_RESOURCES,
+    errors.IndexSharedError: OUT_OF_RESOURCES,
     errors.UnparsableError: CANNOT_UNDERSTAND,
     errors.WorkerError: PROCESSING_FAILURE,
 }

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from pacs_core._ext.checksum import crc32c
-from pacs_core.errors import StorageError, from_os_error
+from pacs_core.errors import IndexSharedError, StorageError, from_os_error
 
 _MAGIC: Final = b"PcCheck1"
 _HEAD: Final = struct.Struct("<8sQI")
@@ -107,12 +107,12 @@ class Checkpoint:
 
         Raises
         ------
-        StorageError
+        IndexSharedError
             Others have the index open.
         """
         if not self._is_alone():
             fcntl.flock(self._presence, fcntl.LOCK_SH)  # a lock that can't be made stronger may be lost
-            raise StorageError(f"{self._data} failed, and other processes have it open")
+            raise IndexSharedError(f"{self._data} failed, and other processes have it open")
         self.doubt()  # until it is done: the meta pages may get mixed up
         try:
             self.restore()

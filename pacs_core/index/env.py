@@ -87,6 +87,7 @@ class Opened:
         self.map_size = map_size
         self.users = 1
         self._behind = False
+        self._distrusted = False  # another process could not sync what ours shows as well
         self._closing = threading.Event()
         self._keeper: threading.Thread | None = None
         try:
@@ -177,6 +178,11 @@ class Opened:
 
     # -- checkpoints --------------------------------------------------------------------------------------
 
+    @property
+    def condemned(self) -> bool:
+        """Whether it is not known if what was committed gets to disk: `reopen` is due."""
+        return self.env.condemned or self._distrusted
+
     def get_ready(self) -> None:
         """With the commit lock in this thread: make sure that a snapshot is pinned, as every change needs."""
         if not self.env.pinned:
@@ -206,7 +212,11 @@ class Opened:
         with self.lock.hold():
             self._behind = False
             self._sync()
-            self._checkpoint.trust()
+            try:
+                self._checkpoint.trust()
+            except StorageError:
+                self._distrusted = True
+                raise
             try:
                 self._checkpoint.write(self._checkpoint.metas(self.env.page_size))
             except OSError as exc:
@@ -274,6 +284,7 @@ class Opened:
             The tables do not fit together: `pacs-core reindex` rebuilds the index from the files.
         """
         self.env.reopen(self._checkpoint.restore_after_failure)
+        self._distrusted = False
         self.schema = self._read_schema()
         next_id, _, _ = self.counters()
         entries = self.env.entries()

@@ -181,7 +181,7 @@ class Index(Reader):
     @property
     def condemned(self) -> bool:
         """Whether the system failed in a way that leaves the state on disk unknown: `reopen` is due."""
-        return self._opened.env.condemned
+        return self._opened.condemned
 
     def sync(self) -> None:
         """Make all that was committed durable. Raises StorageError, OutOfResourcesError."""
@@ -194,12 +194,14 @@ class Index(Reader):
         Raises
         ------
         StorageError
-            The disk still fails, or other processes have the index open; nothing is written.
+            The disk still fails; nothing is written.
+        IndexSharedError
+            Other processes have the index open, which has to go back; nothing is written.
         CorruptError
             The index does not check: rebuild it.
         """
         with self._lock().hold():
-            if self._opened.env.condemned:
+            if self._opened.condemned:
                 self._opened.reopen()
 
     def dump(self, *, locators: bool = True) -> audit.Dump:

@@ -100,6 +100,10 @@ class Inbox:
         """Tell the supervisor that a connection is closed."""
         self._send(Message(Kind.CLOSED, number=number))
 
+    def resign(self, seconds: float) -> None:
+        """End as after a drain, to be replaced: this process can't go on."""
+        self._end(seconds)
+
     @property
     def remaining(self) -> float:
         """Seconds left to drain in, after `serve` returned."""

@@ -16,7 +16,7 @@ import pytest
 
 from pacs_core.archive import Archive, Kept
 from pacs_core.archive.verify import verify
-from pacs_core.errors import StorageError
+from pacs_core.errors import IndexSharedError, StorageError
 from pacs_core.index import Index
 from pacs_core.index.checkpoint import Checkpoint
 from tests.make import instance, part10, uid
@@ -253,7 +253,7 @@ def test_what_others_have_open_is_not_gone_back_from(tmp_path: Path) -> None:
     failed.restore()
     other.restore()
     other.write(b"2" * 8192)
-    with pytest.raises(StorageError, match="other processes"):
+    with pytest.raises(IndexSharedError, match="other processes"):
         failed.restore_after_failure()
     other.close()
     failed.restore_after_failure()

@@ -162,6 +162,34 @@ def test_an_index_that_fails_is_answered_and_passes(node: Node, number: int) -> 
     node.holds_what_it_acknowledged()
 
 
+def test_several_acceptors_come_back_from_an_index_that_failed(tmp_path: Path, faults: Faults) -> None:
+    """None of them can go back to the checkpoint while others have the index open."""
+    node = Node(tmp_path / "archive", faults, *_map_of(MAP), "--set", "pool.acceptors=3")
+    try:
+        for _ in range(3):
+            node.serves()
+        faults.index("sync", errno.EIO)
+        for _ in range(3):
+            with suppress(OSError, EOFError, AssertionError):
+                node.store_all()
+        assert until(lambda: node.server.said("no checkpoint of the index"))
+        faults.off()
+
+        def is_well() -> bool:
+            with suppress(OSError, EOFError, AssertionError):
+                return node.store_all() == [0] * len(SIZES)
+            return False
+
+        assert until(lambda: all(is_well() for _ in range(9)), 60)
+        assert node.server.stop() == 0
+        # What lost its answer when a process ended may be there as well.
+        node.acknowledged = node.held() | node.acknowledged
+        node.holds_what_it_acknowledged()
+    finally:
+        faults.off()
+        node.server.kill()
+
+
 def test_a_full_index_is_a700_until_something_goes(tmp_path: Path, faults: Faults) -> None:
     node = Node(tmp_path / "archive", faults, *_map_of(1 << 20))
     try:
