@@ -49,7 +49,7 @@ class Archive:
         create: bool = True,
         duplicates: Duplicates = Duplicates.KEEP,
         accept_mismatch: bool = False,
-        small: int = 65536,
+        small: int = 1 << 20,
         map_size: int = 1 << 40,
         batch: int = 256,
         syscalls: Syscalls | None = None,

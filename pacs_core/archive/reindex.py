@@ -38,7 +38,7 @@ def reindex(
     place: Place,
     *,
     map_size: int = 1 << 40,
-    small: int = 65536,
+    small: int = 1 << 20,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Reindexed:
     """Replace the index by one rebuilt from `objects` and `journal`; nobody may have the archive open.

@@ -25,7 +25,7 @@ from pacs_core.store.writer import Writer
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-SMALL = 65536
+SMALL = 1 << 20
 LARGEST_SMALL = 16 << 20
 SEGMENT_SIZE = 256 << 20
 

@@ -27,7 +27,7 @@ from pacs_core.errors import (
     PacsError,
     UnparsableError,
 )
-from pacs_core.store import Syscalls
+from tests.crash.faults import Watched
 from tests.make import encoded, file, instance, part10, uid
 
 STUDY_DESCRIPTION = 0x00081030
@@ -131,7 +131,7 @@ def test_a_rebuilt_index_equals_the_one_it_replaces(tmp_path: Path, policy: Dupl
                 number,
                 study=study,
                 patient=f"P{random_.randint(1, 2)}",
-                size=random_.choice((300, 90_000)),
+                size=random_.choice((300, 1_100_000)),
                 StudyDescription=random_.choice(("", f"Step {step}")),
                 Modality=random_.choice(("CT", "MR")),
                 PatientName=f"Name^{step}",
@@ -162,7 +162,7 @@ def test_verify_tells_what_is_missing_damaged_and_unrecorded(tmp_path: Path) -> 
     root = tmp_path / "archive"
     with Archive.open(root) as archive:
         for number in (1, 2, 3):
-            archive.store(part10(instance(number, size=100_000)))
+            archive.store(part10(instance(number, size=1_100_000)))
         paths = {}
         for located in archive.instances():
             with archive.open_instance(located.sop_instance_uid) as opened:
@@ -187,7 +187,7 @@ def test_a_backup_of_a_working_archive_is_an_archive(tmp_path: Path) -> None:
     stop = threading.Event()
     with Archive.open(tmp_path / "archive") as archive:
         for number in range(1, 20):
-            archive.store(part10(instance(number, size=random.Random(number).choice((400, 90_000)))))
+            archive.store(part10(instance(number, size=random.Random(number).choice((400, 1_100_000)))))
         before = archive.stats().instances
 
         def work() -> None:
@@ -269,18 +269,17 @@ def test_a_folder_that_is_no_archive_is_left_alone(tmp_path: Path) -> None:
         Archive.open(tmp_path / "absent", create=False)
 
 
-class FailingSync(Syscalls):
+class FailingSync(Watched):
     """Data syncs fail while `broken`."""
 
     broken = False
 
-    def fdatasync(self, fd: int) -> None:
-        if self.broken:
+    def before(self, step: str, args: Any) -> None:  # noqa: ARG002
+        if step == "fdatasync" and self.broken:
             raise OSError(errno.EIO, "injected")
-        super().fdatasync(fd)
 
 
-@pytest.mark.parametrize("size", [400, 100_000], ids=["segment", "file"])
+@pytest.mark.parametrize("size", [400, 1_100_000], ids=["segment", "file"])
 def test_a_failed_sync_is_answered_and_leaves_nothing(tmp_path: Path, size: int) -> None:
     syscalls = FailingSync()
     with Archive.open(tmp_path / "archive", syscalls=syscalls) as archive:
@@ -295,7 +294,7 @@ def test_a_failed_sync_is_answered_and_leaves_nothing(tmp_path: Path, size: int)
 
 
 @pytest.mark.parametrize("policy", [Duplicates.KEEP, Duplicates.REPLACE])
-@pytest.mark.parametrize("size", [400, 100_000], ids=["segment", "file"])
+@pytest.mark.parametrize("size", [400, 1_100_000], ids=["segment", "file"])
 def test_a_failed_record_is_answered_and_settled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Duplicates, size: int
 ) -> None:
