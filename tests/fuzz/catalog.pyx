@@ -31,7 +31,7 @@ cdef enum:
 def opened_away():
     """An index in files that nobody else sees: they are gone when the process is."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        return Opened(Path(folder), map_size=1 << 28, max_readers=8, readonly=False, create=True)
+        return Opened(Path(folder), map_size=1 << 28, max_readers=8, create=True)
 
 
 index = opened_away()
@@ -63,6 +63,7 @@ cdef api int one_input(const uint8_t* data, size_t size) except -1:
     cdef size_t at = 0, part
     cdef list entries = [], removals = []
     cdef set uids = set()
+    index.env.pin()  # as each change needs; anew, so that pages are used again
     while size - at >= HEAD:
         part = min(size - at, <size_t>ITEM)
         uid, entry = instance(data + at, part, <int>at)
