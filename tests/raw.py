@@ -17,7 +17,11 @@ class RawSender(Peer):
     def __init__(self, port: int, syntax: str = IMPLICIT, abstract: str = CT, timeout: float = 30) -> None:
         super().__init__(SimpleNamespace(server_address=("127.0.0.1", port)), timeout)
         self.abstract = abstract
-        self.associated(contexts=((1, abstract, [syntax]),))
+        try:
+            self.associated(contexts=((1, abstract, [syntax]),))
+        except BaseException:
+            super().__exit__(None, None, None)
+            raise
 
     def __exit__(self, *exc: object) -> None:
         try:

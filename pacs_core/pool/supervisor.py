@@ -331,6 +331,8 @@ class Supervisor:
                     interpreter("pacs_core.pool.child", f"acceptor-{slot}", str(theirs.fileno())),
                     stdin=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
+                    # With an arena for every few threads glibc keeps what hundreds of them once had.
+                    env={"MALLOC_ARENA_MAX": "2", **os.environ},
                 )
             except OSError as exc:
                 ours.close()
