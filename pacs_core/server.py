@@ -166,7 +166,7 @@ class Node:
         if isinstance(exc, IndexSharedError):
             # Whoever comes last can go back: the others have to let go of the index first.
             log.error("this process ends, to be started again", why=str(exc))
-            self._inbox.resign(_RESIGN_SECONDS)
+            self._inbox.end(_RESIGN_SECONDS)
         return failure_of(exc)
 
     def drain(self, seconds: float) -> None:

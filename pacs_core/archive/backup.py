@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pacs_core.archive.archive import Archive
-from pacs_core.archive.place import Place, make_folders, swap_in, sync_folder
+from pacs_core.archive.place import Place, make_folders, swap_in
 from pacs_core.errors import ArchiveError, from_os_error
+from pacs_core.index.checkpoint import sync_path
 from pacs_core.store import CLEAN, LOCK
 
 GRAIN = 2_000_000_000
@@ -101,13 +102,13 @@ def restore(source: Path, target: Path, *, progress: Callable[[int], None] = lam
     try:
         make_folders(target)
         place.restoring.touch()
-        sync_folder(target)
+        sync_path(target)
         with place.alone():
             for name in ("objects", "journal", "index"):
                 _copy_tree(source / name, target / name, copied, progress)
-            sync_folder(target)
+            sync_path(target)
             place.restoring.unlink()
-            sync_folder(target)
+            sync_path(target)
     except OSError as exc:
         raise from_os_error(exc, f"restoring {source}") from exc
     return copied
@@ -126,7 +127,7 @@ def _copy_tree(source: Path, target: Path, copied: Copied, progress: Callable[[i
             copied.bytes += found.st_size
         progress(found.st_size)
     for folder in [target, *(p for p in target.rglob("*") if p.is_dir())]:
-        sync_folder(folder)
+        sync_path(folder)
 
 
 def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:

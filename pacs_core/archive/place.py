@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pacs_core.errors import ArchiveError, from_os_error
+from pacs_core.index.checkpoint import sync_path
 
 # f_type of statfs(2). LMDB's lock file and shared map, and flock, need one kernel behind all openers.
 _NETWORK = {
@@ -160,7 +161,7 @@ def swap_in(fresh: Path, place: Path) -> None:
     if place.exists():
         place.rename(old)
     fresh.rename(place)
-    sync_folder(place.parent)
+    sync_path(place.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -169,13 +170,4 @@ def make_folders(path: Path) -> None:
     if not path.is_dir():
         make_folders(path.parent)
         path.mkdir(exist_ok=True)
-        sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_path(path.parent)

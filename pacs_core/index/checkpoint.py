@@ -45,9 +45,9 @@ _LARGEST_PAGE: Final = 65536
 _SLOT: Final = _HEAD_ROOM + 2 * _LARGEST_PAGE
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync_path(path: Path) -> None:
+    """Make the names in a folder, or the bytes of a file, durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
@@ -169,7 +169,7 @@ class Checkpoint:
         head += _CHECKSUM.pack(crc32c(metas, crc32c(head)))
         slot = head.ljust(_HEAD_ROOM, b"\0") + metas
         if last is None:  # or the file may be gone after a power cut
-            sync_folder(self._folder)
+            sync_path(self._folder)
         at = sequence % 2 * _SLOT
         try:
             if os.pwrite(self._fd, slot, at) != len(slot):

@@ -16,7 +16,7 @@ from pacs_core._ext.kv import Environment
 from pacs_core._ext.rows import Schema
 from pacs_core.errors import ArchiveError, CorruptError, PacsError, StorageError, from_os_error
 from pacs_core.index import schema
-from pacs_core.index.checkpoint import Checkpoint, sync_folder
+from pacs_core.index.checkpoint import Checkpoint, sync_path
 from pacs_core.logs import get_logger
 
 log = get_logger("index")
@@ -147,7 +147,7 @@ class Opened:
         if version is None:
             try:
                 for folder in (self.path, self.path.parent):
-                    sync_folder(folder)
+                    sync_path(folder)
             except OSError as exc:
                 raise from_os_error(exc, f"make index {self.path}") from exc
 

@@ -12,6 +12,7 @@ from pacs_core._ext import catalog
 from pacs_core.errors import ArchiveError, OutOfResourcesError, PacsError, StorageError, from_os_error
 from pacs_core.index import audit, env
 from pacs_core.index.base import Conflict, Entry, Mark, Outcome, Result
+from pacs_core.index.checkpoint import sync_path
 from pacs_core.index.reader import Reader
 
 # Calling an enumeration takes several times as long.
@@ -227,10 +228,6 @@ class Index(Reader):
                 raise ArchiveError(f"{folder} holds an index already")
             self._opened.env.copy(str(folder), compact=compact)
             for path in (folder / "data.mdb", folder):
-                fd = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
+                sync_path(path)
         except OSError as exc:
             raise from_os_error(exc, f"copy index to {folder}") from exc

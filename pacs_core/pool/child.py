@@ -91,7 +91,7 @@ class Inbox:
             if message is not None and message.kind is Kind.CONNECTION:
                 self._kept.append(message)
         if message is None or message.kind is Kind.DRAIN:
-            self._end(0.0 if message is None else message.seconds)
+            self.end(0.0 if message is None else message.seconds)
         else:
             self._one_more()
         return True
@@ -99,10 +99,6 @@ class Inbox:
     def closed(self, number: int) -> None:
         """Tell the supervisor that a connection is closed."""
         self._send(Message(Kind.CLOSED, number=number))
-
-    def resign(self, seconds: float) -> None:
-        """End as after a drain, to be replaced: this process can't go on."""
-        self._end(seconds)
 
     @property
     def remaining(self) -> float:
@@ -136,7 +132,7 @@ class Inbox:
         while True:
             message = self._next()
             if message is None or message.kind is Kind.DRAIN:
-                self._end(0.0 if message is None else message.seconds)
+                self.end(0.0 if message is None else message.seconds)
                 return
             if message.kind is not Kind.CONNECTION:
                 continue
@@ -170,8 +166,8 @@ class Inbox:
             sock.close()
             self.closed(message.number)
 
-    def _end(self, seconds: float) -> None:
-        """No more connections: everybody who waits for one returns."""
+    def end(self, seconds: float) -> None:
+        """Take no more connections: told to by the supervisor, or because this process can't go on."""
         with self._lock:
             if self._over.is_set():
                 return
