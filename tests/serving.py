@@ -101,10 +101,14 @@ def serving(archive: Path, *args: str, environment: Mapping[str, str] | None = N
             server.kill()
 
 
-def pacs_core(*args: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command of ours to its end; `check` is the exit code it must have."""
+def pacs_core(*args: str, check: int | None = 0, seconds: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours to its end, within `seconds`; `check` is the exit code it must have."""
     done = subprocess.run(
-        [sys.executable, "-m", "pacs_core", *args], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-m", "pacs_core", *args],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
     )
     assert check is None or done.returncode == check, (done.returncode, done.stdout, done.stderr)
     return done
