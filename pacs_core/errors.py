@@ -73,6 +73,21 @@ class UnparsableError(PacsError):
     """A data set, file or command set can't be understood far enough to be handled."""
 
 
+class InvalidValueError(PacsError, ValueError):
+    """A value that its VR does not allow, or that the character set can't express.
+
+    `value`: what was refused. `str` names it; the message alone does not, for peers and logs are told that,
+    and the value may be a patient's.
+    """
+
+    def __init__(self, message: str, *, value: object = None, tag: int | None = None) -> None:
+        super().__init__(message, tag=tag)
+        self.value = value
+
+    def __str__(self) -> str:
+        return super().__str__() if self.value is None else f"{super().__str__()}: {_shown(self.value)}"
+
+
 class MismatchError(PacsError):
     """A data set is not what the request said it is (PS3.4 B.2.3: data set does not match SOP class)."""
 
@@ -110,6 +125,14 @@ class RefusedError(PacsError):
 
 class WorkerError(PacsError):
     """A worker process died over its task, and again when that was retried."""
+
+
+def _shown(value: object) -> str:
+    """A value as a message names it, in at most 80 characters."""
+    try:
+        return repr(value)[:80]
+    except ValueError:  # an int of more digits than Python prints
+        return f"{type(value).__name__} that is too long to print"
 
 
 def from_os_error(exc: OSError, doing: str) -> PacsError:

@@ -31,6 +31,7 @@ _STATUS: dict[type[PacsError], int] = {
     errors.CorruptError: PROCESSING_FAILURE,
     errors.DuplicateError: DUPLICATE_SOP_INSTANCE,
     errors.IdentifierError: DATA_SET_DOES_NOT_MATCH,
+    errors.InvalidValueError: PROCESSING_FAILURE,
     errors.MismatchError: DATA_SET_DOES_NOT_MATCH,
     errors.NotFoundError: NO_SUCH_SOP_INSTANCE,
     errors.NotPermittedError: NOT_AUTHORIZED,
