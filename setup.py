@@ -33,6 +33,7 @@ MODULES = (
     "checksum",
     "command",
     "dataset",
+    "dictionary",
     "items",
     "keys",
     "kv",

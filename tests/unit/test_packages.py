@@ -20,7 +20,8 @@ def test_sdist_and_wheel(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"LICENSE", "README.md", "_ext/kv.pyx", "pacs_core/_ext/kv.pyi", "setup.py"} <= names
+    sources = {"_ext/dictionary.h", "_ext/kv.pyx", "pacs_core/_ext/kv.pyi", "setup.py"}
+    assert {"LICENSE", "README.md", *sources} <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
     assert not [name for name in names if name.endswith(".c") and not name.startswith("tests/")]
     installed = tmp_path / "installed"
