@@ -9,7 +9,6 @@ costs more, when other threads are busy, than the few microseconds that they tak
 cimport cython
 
 import zlib
-from collections import namedtuple
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -20,6 +19,7 @@ from libc.string cimport memcpy, memmove
 
 from pacs_core._ext.cursor cimport be16, be32, be64, le16, le32, le64
 from pacs_core._ext.digits cimport put32, put_hex, put_signed, put_unsigned, width
+from pacs_core._ext.findings cimport findings_of
 from pacs_core._ext.record cimport RECORD_ENTRY, RECORD_VERSION
 from pacs_core._ext.text cimport cut_utf8, from_latin1, has_escape, is_plain, is_utf8, strip_padding, whole_utf8
 from pacs_core._ext.vr cimport (
@@ -27,36 +27,12 @@ from pacs_core._ext.vr cimport (
     VR_UV, vr_kind,
 )
 from pacs_core._ext.walk cimport (
-    CARRY, F_BAD_DEFLATE, F_BAD_LENGTH, F_CHARACTER_SET, F_CHARACTERS, F_COUNT, F_CUT, F_MISLABELLED, F_TRAILING,
+    CARRY, F_BAD_DEFLATE, F_BAD_LENGTH, F_CHARACTER_SET, F_CHARACTERS, F_CUT, F_MISLABELLED, F_TRAILING,
     FAIL_MEMORY, FAIL_NO, KEEP, STRAY_LIMIT, WANTED_LIMIT, Slot, Walk, walk_begin, walk_end, walk_free, walk_note,
     walk_run,
 )
 
 from pacs_core.errors import UnparsableError
-
-# In the order of the F_ constants of walk.pxd.
-KINDS = (
-    "mislabelled syntax",
-    "implicit element",
-    "explicit element",
-    "unknown vr",
-    "two-byte length",
-    "odd length",
-    "out of order",
-    "duplicate",
-    "wrong vr",
-    "misplaced delimiter",
-    "deep nesting",
-    "trailing bytes",
-    "bad deflate stream",
-    "unknown character set",
-    "bad characters",
-    "cut value",
-    "bad length",
-)
-assert len(KINDS) == F_COUNT
-
-Finding = namedtuple("Finding", ("kind", "tag", "offset", "times"))
 
 cdef enum:
     GIL_BUDGET = 1024            # headers walked before the GIL is given up
@@ -147,17 +123,6 @@ cdef size_t put_numbers(uint8_t* out, const uint8_t* p, uint32_t size, uint8_t k
 
 cdef str uid_text(const uint8_t* out, size_t at, size_t size):
     return PyUnicode_DecodeUTF8(<const char*>out + at, size, "replace") if size else ""
-
-
-cdef tuple findings(Walk* w):
-    cdef int kind
-    cdef list found = None
-    for kind in range(F_COUNT):
-        if w.odd[kind].count:
-            if found is None:
-                found = []
-            found.append(Finding(KINDS[kind], w.odd[kind].tag, w.odd[kind].offset, w.odd[kind].count))
-    return () if found is None else tuple(found)
 
 
 cdef tuple strays(Walk* w):
@@ -309,7 +274,7 @@ cdef class Scanner:
         finally:
             if out != scratch:
                 PyMem_Free(out)
-        header.findings = findings(w)
+        header.findings = findings_of(w)
         header.stray = strays(w)
         header.truncated = w.truncated
         return header

@@ -1,6 +1,6 @@
 """The walk over a data set: one pass, any chunks, no trust in lengths (PS3.5 section 7). Rules: walk.pyx."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     LOOKAHEAD = 16      # bytes from which the longest header is told from every other
@@ -9,6 +9,12 @@ cdef enum:
     WANTED_LIMIT = 256
     STRAY_LIMIT = 1024  # ranges of elements that belong to groups 0000 and 0002
     DEEP = 128          # sequences in each other; more is a finding
+
+cdef enum:
+    ITEM = 0xFFFEE000
+    ITEM_END = 0xFFFEE00D
+    SEQUENCE_END = 0xFFFEE0DD
+    UNDEFINED = 0xFFFFFFFF
 
 # The findings, in the order of KINDS.
 cdef enum:
@@ -68,6 +74,7 @@ cdef struct Element:
     uint64_t length
     uint32_t tag
     uint32_t size       # of the header
+    uint16_t vr         # its two letters, the first << 8; 0 where it has none, or none that could be
     uint8_t kind
     bint undefined
     bint little
@@ -112,9 +119,9 @@ cdef struct Walk:
     Slot[WANTED_LIMIT] slots
 
 
-
 cdef void walk_begin(Walk* w, const uint32_t* wanted, const uint8_t* kinds, uint32_t count) noexcept nogil
 cdef void walk_free(Walk* w) noexcept nogil
 cdef size_t walk_run(Walk* w, const uint8_t* data, size_t size, bint final, uint32_t budget) noexcept nogil
 cdef void walk_end(Walk* w, const uint8_t* rest, size_t size) noexcept nogil
 cdef void walk_note(Walk* w, int kind, uint32_t tag, uint64_t offset) noexcept nogil
+cdef void walk_header(Walk* w, const uint8_t* p, size_t size, uint64_t at, Element* e) noexcept nogil

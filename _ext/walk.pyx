@@ -33,13 +33,6 @@ from pacs_core._ext.vr cimport (
     VR_KIND, VR_LONG, VR_OPAQUE, VR_SQ, VR_UN, VR_UNKNOWN, VR_US, vr_capital, vr_kind,
 )
 
-cdef enum:
-    ITEM = 0xFFFEE000
-    ITEM_END = 0xFFFEE00D
-    SEQUENCE_END = 0xFFFEE0DD
-    UNDEFINED = 0xFFFFFFFF
-
-
 cdef void walk_begin(Walk* w, const uint32_t* wanted, const uint8_t* kinds, uint32_t count) noexcept nogil:
     """Make ready; the caller then sets `whole`, `implicit` and `little`."""
     cdef uint32_t i
@@ -189,6 +182,7 @@ cdef inline void decode(Walk* w, const uint8_t* p, size_t size, uint64_t at, Ele
     e.undefined = False
     e.un = False
     e.kind = VR_UNKNOWN
+    e.vr = 0
     if e.tag >> 16 == 0xFFFE:
         e.size = 8
         e.length = load32(p + 4, e.little)
@@ -223,6 +217,7 @@ cdef inline void decode(Walk* w, const uint8_t* p, size_t size, uint64_t at, Ele
     elif kind == VR_UNKNOWN:
         if vr_capital(p[4]) and vr_capital(p[5]):
             walk_note(w, F_UNKNOWN_VR, e.tag, at)
+            e.vr = be16(p + 4)
             decode_long(w, p, size, at, e)
             return
         e.size = 8
@@ -237,12 +232,22 @@ cdef inline void decode(Walk* w, const uint8_t* p, size_t size, uint64_t at, Ele
         e.undefined = e.length == UNDEFINED
         return
     e.kind = kind & VR_KIND
+    e.vr = be16(p + 4)
     if kind & VR_LONG:
         e.un = e.kind == VR_UN
         decode_long(w, p, size, at, e)
     else:
         e.size = 8
         e.length = load16(p + 6, e.little)
+
+
+cdef void walk_header(Walk* w, const uint8_t* p, size_t size, uint64_t at, Element* e) noexcept nogil:
+    """Decode one header by the rules above, for who keeps account of sequences and items himself.
+
+    `size` bytes are there from `p` on, at least 8; `at` is where that is. Of the walk, the encoding, `depth`,
+    the `un_` fields and the findings are used.
+    """
+    decode(w, p, size, at, e)
 
 
 cdef int find_wanted(Walk* w, uint32_t tag) noexcept nogil:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pacs_core.archive import Archive as Archive
     from pacs_core.client import Client as Client
+    from pacs_core.dicom.dataset import Dataset as Dataset
+    from pacs_core.dicom.reading import read as read
     from pacs_core.server import Server as Server
 
 __version__ = "0.1.0"
@@ -13,8 +15,10 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Archive": "pacs_core.archive",
     "Client": "pacs_core.client",
+    "Dataset": "pacs_core.dicom.dataset",
     "Server": "pacs_core.server",
     "errors": "pacs_core.errors",
+    "read": "pacs_core.dicom.reading",
 }
 
 

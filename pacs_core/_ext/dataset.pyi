@@ -1,15 +1,9 @@
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Never, final
+from typing import Never, final
 
 from typing_extensions import Buffer, disjoint_base
 
-KINDS: tuple[str, ...]
-
-class Finding(NamedTuple):
-    kind: str
-    tag: int
-    offset: int
-    times: int
+from pacs_core._ext.findings import Finding
 
 @final
 class Header:

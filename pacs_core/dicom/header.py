@@ -28,7 +28,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pacs_core._ext.dataset import KINDS, Finding, Header, Scan, Scanner
+from pacs_core._ext.dataset import Header, Scan, Scanner
+from pacs_core._ext.findings import KINDS, Finding
 from pacs_core.dicom.attributes import ATTRIBUTES
 from pacs_core.dicom.charset import decode, parse
 from pacs_core.dicom.uids import TRANSFER_SYNTAXES

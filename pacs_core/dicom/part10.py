@@ -139,7 +139,7 @@ def read_meta(buf: Buffer) -> Meta:
         end = after
     syntax = _text(values.get(_TRANSFER_SYNTAX, b""))
     if not syntax:
-        syntax = _guess(view, end)
+        syntax = guess_transfer_syntax(view, end)
     return Meta(
         _text(values.get(_SOP_CLASS, b"")),
         _text(values.get(_SOP_INSTANCE, b"")),
@@ -196,7 +196,7 @@ def _elements(view: memoryview, offset: int) -> Iterator[tuple[int, bytes, int]]
         yield tag, bytes(view[value:offset]), offset
 
 
-def _guess(view: memoryview, offset: int) -> str:
+def guess_transfer_syntax(view: memoryview, offset: int) -> str:
     """The transfer syntax of the data set at `offset`, by its first element: byte order, then VR."""
     if len(view) - offset < 8:
         raise UnparsableError("no data set, and no transfer syntax to say how it is encoded", offset=offset)
@@ -270,3 +270,18 @@ def _text(value: bytes) -> str:
 _CREATOR_AND_INFORMATION = _short(
     _CREATOR, b"UI", _even(PRIVATE_INFORMATION_UID.encode(), b"\0")
 ) + _LONG.pack(0x0002, 0x0102, b"OB", 0, _RECEPTION.size)
+
+
+def fragments_of(value: bytes) -> list[bytes] | None:
+    """The offset table and the fragments of encapsulated data, without the delimiter (PS3.5 A.4).
+
+    None if the value is not that.
+    """
+    found, at = [], 0
+    while at + 8 <= len(value):
+        group, element, length = _IMPLICIT.unpack_from(value, at)
+        if (group, element) != (0xFFFE, 0xE000) or length > len(value) - at - 8:
+            return None
+        found.append(value[at + 8 : at + 8 + length])
+        at += 8 + length
+    return found if found and at == len(value) else None

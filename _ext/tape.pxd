@@ -1,0 +1,74 @@
+"""A data set as a tape: one record for each element, item and fragment, in the order of the bytes.
+
+Node 0 is the data set itself. What is in a node follows it directly and ends where `next` says: the children
+of node n begin at n + 1, and the one after child c is nodes[c].next.
+"""
+
+cimport cython
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    N_UNDEFINED = 1     # of undefined length
+    N_OPEN = 2          # its end is missing: cut off, or closed by what came instead
+    N_ITEMS = 4         # a sequence, its children being items
+    N_FRAGMENTS = 8     # encapsulated, its children being fragments (PS3.5 A.4)
+    N_BIG = 16          # the value is big endian
+    N_EXPLICIT = 32     # the header has a VR
+    N_UNSORTED = 64     # a set whose tags do not ascend
+
+cdef enum:
+    MOST_LEVELS = 513   # the data set, and sequences and items in each other
+    MOST_NODES = 1 << 25
+
+
+cdef struct Node:
+    uint64_t at         # of the value, in bytes from the start of the buffer
+    uint64_t length     # of the value; of undefined length: up to the delimiter
+    uint32_t tag
+    uint32_t next       # the first node that is not in this one
+    uint16_t vr         # its two letters, the first << 8; 0 if the header tells none
+    uint8_t flags
+    uint8_t header      # bytes of the header before the value
+
+
+@cython.final
+cdef class Tape:
+    cdef Py_buffer view
+    cdef bint held
+    cdef Tape owner          # of the buffer, where it is another tape's
+    cdef object source       # the buffer as a view of bytes
+    cdef const uint8_t* base
+    cdef Node* nodes
+    cdef uint32_t count
+    cdef readonly bint implicit
+    cdef readonly bint little
+    cdef readonly bint truncated
+    cdef readonly tuple findings
+
+    cdef int parse(self, uint64_t start, uint64_t end, bint items, uint32_t last_group) except -1
+    cdef Tape within(self, uint32_t node)
+    cdef object slice(self, uint64_t at, uint64_t size)
+
+
+cdef Tape tape_of(object data, uint64_t start, bint implicit, bint little, uint32_t last_group)
+
+
+cdef inline uint32_t find(const Node* nodes, uint32_t set, uint32_t tag) noexcept nogil:
+    """The node of `tag` in a data set or item, the last if there are several; 0 if there is none."""
+    cdef uint32_t at = set + 1
+    cdef uint32_t end = nodes[set].next
+    cdef uint32_t found = 0
+    if nodes[set].flags & N_UNSORTED:
+        while at < end:
+            if nodes[at].tag == tag:
+                found = at
+            at = nodes[at].next
+        return found
+    while at < end and nodes[at].tag < tag:
+        at = nodes[at].next
+    return at if at < end and nodes[at].tag == tag else 0
+
+
+cdef inline uint64_t past(const Node* node) noexcept nogil:
+    """Where the element ends, its delimiter included."""
+    return node.at + node.length + (8 if node.flags & (N_UNDEFINED | N_OPEN) == N_UNDEFINED else 0)

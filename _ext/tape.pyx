@@ -1,0 +1,424 @@
+# cython: auto_pickle=False
+"""Data sets to tapes: every element, item and fragment found in one pass (PS3.5 section 7).
+
+Headers are read by the rules of walk.pyx, whatever is wrong with them; here their nesting is kept account of,
+sequences of defined length included:
+
+- A length that reaches beyond the item or sequence around it ends with that.
+- An element where an item should be ends a sequence of undefined length, and makes the rest of one of defined
+  length opaque. Where an undefined length is neither SQ nor UN, it is a value up to the sequence delimiter.
+- An item or the end of a sequence where elements should be ends an item of undefined length.
+- More than 256 sequences in each other, or 33 million elements, are an error.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memchr, memset
+
+from pacs_core._ext.cursor cimport be32, le16, le32
+from pacs_core._ext.dictionary cimport Entry, entry_of
+from pacs_core._ext.findings cimport findings_of
+from pacs_core._ext.vr cimport VR_OPAQUE, VR_SQ, VR_UNKNOWN
+from pacs_core._ext.walk cimport (
+    F_BAD_LENGTH, F_DELIMITER, F_DUPLICATE, F_ODD_LENGTH, F_OUT_OF_ORDER, F_TRAILING, FORM_OPEN, ITEM, ITEM_END,
+    SEQUENCE_END, Element, Walk, walk_begin, walk_header, walk_note,
+)
+
+from pacs_core.errors import UnparsableError
+
+cdef enum:
+    GIL_BUDGET = 2048   # headers read before the GIL is given up
+    PIXEL_DATA = 0x7FE00010
+    LETTERS_SQ = 0x5351
+
+# What a level consists of.
+cdef enum:
+    ELEMENTS
+    ITEMS
+    FRAGMENTS
+
+# How a run ended.
+cdef enum:
+    DONE
+    PAUSED
+    TOO_DEEP
+    TOO_MANY
+    NO_MEMORY
+
+
+cdef struct Level:
+    uint64_t end        # beyond which nothing of it can be
+    uint32_t node
+    uint32_t last       # tag before
+    uint8_t holds
+    bint undefined
+    bint un             # a UN whose content is implicit began here
+
+
+cdef struct Parse:
+    Walk walk
+    const uint8_t* base
+    uint64_t at
+    uint64_t end
+    uint32_t last_group  # an element of a later one ends the data set
+    Node* nodes
+    uint32_t count
+    uint32_t room
+    bint truncated
+    int depth
+    Level[MOST_LEVELS] levels
+
+
+cdef inline uint32_t load_tag(const uint8_t* p, bint little) noexcept nogil:
+    return <uint32_t>le16(p) << 16 | le16(p + 2) if little else be32(p)
+
+
+cdef inline Node* add(Parse* p) noexcept nogil:
+    """A new node at the end of the tape, NULL without memory."""
+    cdef Node* nodes
+    if p.count == p.room:
+        nodes = <Node*>PyMem_RawRealloc(p.nodes, <size_t>p.room * 2 * sizeof(Node))
+        if nodes == NULL:
+            return NULL
+        p.nodes = nodes
+        p.room *= 2
+    p.count += 1
+    return &p.nodes[p.count - 1]
+
+
+cdef inline int push(Parse* p, uint8_t holds, uint64_t end, bint undefined) noexcept nogil:
+    """Enter the node added last; -1 if that is too deep."""
+    cdef Level* level
+    if p.depth + 1 == MOST_LEVELS:
+        return -1
+    p.depth += 1
+    p.walk.depth = p.depth
+    level = &p.levels[p.depth]
+    level.end = end
+    level.node = p.count - 1
+    level.last = 0
+    level.holds = holds
+    level.undefined = undefined
+    level.un = False
+    return 0
+
+
+cdef inline void pop(Parse* p, bint whole) noexcept nogil:
+    """Leave the level at the current place."""
+    cdef Level* level = &p.levels[p.depth]
+    cdef Node* node = &p.nodes[level.node]
+    node.next = p.count
+    if level.undefined:
+        node.length = p.at - node.at
+        if not whole:
+            node.flags |= N_OPEN
+    if level.un:
+        p.walk.un_depth = 0
+    p.depth -= 1
+    p.walk.depth = p.depth
+
+
+cdef inline uint64_t bounded(Parse* p, Node* node, uint64_t length, uint64_t end) noexcept nogil:
+    """The length that a value can have, and the finding if it claims more."""
+    if length <= end - node.at:
+        return length
+    node.flags |= N_OPEN
+    if end == p.end:
+        p.truncated = True
+    else:
+        walk_note(&p.walk, F_BAD_LENGTH, node.tag, node.at - node.header)
+    return end - node.at
+
+
+cdef void rest(Parse* p, uint64_t end) noexcept nogil:
+    """Fewer bytes than a header has are left up to `end`."""
+    cdef uint64_t i
+    cdef bint padding = True
+    for i in range(p.at, end):
+        padding &= p.base[i] == 0
+    if padding or end != p.end:
+        walk_note(&p.walk, F_TRAILING, 0, p.at)
+    else:
+        p.truncated = True
+    p.at = end
+
+
+cdef void to_delimiter(Parse* p, Level* level) noexcept nogil:
+    """The level is no sequence: its value reaches to the sequence delimiter, wherever that is."""
+    cdef bint little = not p.nodes[level.node].flags & N_BIG
+    cdef const uint8_t* at = p.base + p.nodes[level.node].at
+    cdef const uint8_t* end = p.base + level.end
+    p.nodes[level.node].flags &= ~(N_ITEMS | N_FRAGMENTS)
+    p.count = level.node + 1
+    while end - at >= 8:
+        at = <const uint8_t*>memchr(at, 0xFE if little else 0xFF, end - at - 7)
+        if at == NULL:
+            break
+        if load_tag(at, little) == SEQUENCE_END and le32(at + 4) == 0:
+            p.at = at - p.base
+            pop(p, True)
+            p.at += 8
+            return
+        at += 1
+    p.at = level.end
+    p.truncated = True
+    pop(p, False)
+
+
+cdef inline int delimiter(Parse* p, Level* level, Element* e) noexcept nogil:
+    """An item, or the end of one or of a sequence (PS3.5 7.5)."""
+    cdef Node* node
+    if level.holds == ELEMENTS:
+        if p.depth and level.undefined:
+            if e.tag == ITEM_END:
+                pop(p, True)
+                p.at += 8
+                return DONE
+            if e.tag == SEQUENCE_END or e.tag == ITEM:
+                walk_note(&p.walk, F_DELIMITER, e.tag, p.at)
+                pop(p, False)
+                return DONE
+        walk_note(&p.walk, F_DELIMITER, e.tag, p.at)
+        p.at += 8
+        if e.tag == ITEM and not e.undefined:
+            p.at += min(e.length, level.end - p.at)
+        return DONE
+    if e.tag == SEQUENCE_END and level.undefined:
+        pop(p, True)
+        p.at += 8
+        return DONE
+    if e.tag != ITEM:
+        walk_note(&p.walk, F_DELIMITER, e.tag, p.at)
+        p.at += 8
+        return DONE
+    if p.count == MOST_NODES:
+        return TOO_MANY
+    node = add(p)
+    if node == NULL:
+        return NO_MEMORY
+    p.at += 8
+    node.tag = ITEM
+    node.vr = 0
+    node.header = 8
+    node.flags = p.nodes[level.node].flags & N_BIG
+    if not e.little:
+        node.flags |= N_BIG
+    node.at = p.at
+    node.length = 0
+    node.next = p.count
+    if e.undefined:
+        node.flags |= N_UNDEFINED
+        return TOO_DEEP if push(p, ELEMENTS, level.end, True) < 0 else DONE
+    node.length = bounded(p, node, e.length, level.end)
+    if level.holds == ITEMS:
+        return TOO_DEEP if push(p, ELEMENTS, p.at + node.length, False) < 0 else DONE
+    p.at += node.length
+    return DONE
+
+
+cdef inline bint is_sequence(const uint8_t* value, uint64_t length, Element* e) noexcept nogil:
+    """Whether an element of defined length that has no VR is a sequence: by the dictionary, if it begins so."""
+    cdef const Entry* entry
+    if length < 8 or load_tag(value, e.little) != ITEM:
+        return False
+    entry = entry_of(e.tag)
+    return entry != NULL and entry.vr == LETTERS_SQ
+
+
+cdef inline int element(Parse* p, Level* level, Element* e) noexcept nogil:
+    """An element of a data set or item; its header is there."""
+    cdef Node* node
+    cdef bint un = False
+    cdef uint8_t holds = ITEMS
+    if e.tag <= level.last and p.count > level.node + 1:
+        p.nodes[level.node].flags |= N_UNSORTED
+        walk_note(&p.walk, F_DUPLICATE if e.tag == level.last else F_OUT_OF_ORDER, e.tag, p.at)
+    level.last = e.tag
+    if p.count == MOST_NODES:
+        return TOO_MANY
+    node = add(p)
+    if node == NULL:
+        return NO_MEMORY
+    p.at += e.size
+    node.at = p.at
+    node.tag = e.tag
+    node.vr = e.vr
+    node.header = <uint8_t>e.size
+    node.flags = 0 if e.little else N_BIG
+    if e.vr:
+        node.flags |= N_EXPLICIT
+    node.next = p.count
+    if e.undefined:
+        un = e.un and p.walk.un_depth == 0
+        if e.kind == VR_OPAQUE or (e.kind == VR_UNKNOWN and e.tag == PIXEL_DATA):
+            holds = FRAGMENTS
+        node.flags |= N_UNDEFINED | (N_FRAGMENTS if holds == FRAGMENTS else N_ITEMS)
+        node.length = 0
+        if push(p, holds, level.end, True) < 0:
+            return TOO_DEEP
+        if un:
+            p.levels[p.depth].un = True
+            p.walk.un_depth = 1
+            p.walk.un_fresh = True
+            p.walk.un_form = FORM_OPEN
+        return DONE
+    if e.length & 1:
+        walk_note(&p.walk, F_ODD_LENGTH, e.tag, p.at - e.size)
+    node.length = bounded(p, node, e.length, level.end)
+    if e.kind == VR_SQ or (e.vr == 0 and is_sequence(p.base + p.at, node.length, e)):
+        node.flags |= N_ITEMS
+        return TOO_DEEP if push(p, ITEMS, p.at + node.length, False) < 0 else DONE
+    p.at += node.length
+    return DONE
+
+
+cdef int run(Parse* p, uint32_t budget) noexcept nogil:
+    """Parse on, at most `budget` headers."""
+    cdef Level* level
+    cdef Element e
+    cdef Node* owner
+    cdef int how
+    while True:
+        level = &p.levels[p.depth]
+        if p.at >= level.end:
+            if p.depth == 0:
+                break
+            p.truncated |= level.undefined and level.end == p.end
+            pop(p, False)
+            continue
+        if level.end - p.at < 8:
+            rest(p, level.end)
+            continue
+        if budget == 0:
+            return PAUSED
+        budget -= 1
+        walk_header(&p.walk, p.base + p.at, level.end - p.at, p.at, &e)
+        if e.tag >> 16 == 0xFFFE:
+            how = delimiter(p, level, &e)
+        elif level.holds != ELEMENTS:
+            owner = &p.nodes[level.node]
+            if p.count == level.node + 1 and level.undefined and owner.vr and owner.vr != LETTERS_SQ and (
+                not level.un
+            ):
+                to_delimiter(p, level)
+                continue
+            walk_note(&p.walk, F_DELIMITER, e.tag, p.at)
+            if level.undefined:
+                pop(p, False)
+            else:
+                p.at = level.end
+            continue
+        elif e.size > level.end - p.at:
+            p.truncated = True
+            p.at = level.end
+            continue
+        elif p.depth == 0 and e.tag >> 16 > p.last_group:
+            break
+        else:
+            how = element(p, level, &e)
+        if how != DONE:
+            return how
+    p.nodes[0].next = p.count
+    p.nodes[0].length = p.at - p.nodes[0].at
+    return DONE
+
+
+cdef class Tape:
+    """The elements of one data set; made by native modules only."""
+
+    def __init__(self):
+        raise TypeError("tapes are made by parsing")
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.nodes)
+        if self.held:
+            PyBuffer_Release(&self.view)
+
+    def __sizeof__(self):
+        return sizeof(Node) * self.count + object.__sizeof__(self)
+
+    cdef int parse(self, uint64_t start, uint64_t end, bint items, uint32_t last_group) except -1:
+        """Fill the tape with what is between two offsets of the buffer: elements, or the items of a sequence.
+
+        Raises UnparsableError for what is nested too deep, or has too many elements.
+        """
+        cdef Parse p
+        cdef int how
+        cdef Node* root
+        walk_begin(&p.walk, NULL, NULL, 0)
+        p.walk.implicit = self.implicit
+        p.walk.little = self.little
+        p.walk.oriented = last_group != 0xFFFFFFFFU  # the meta information is always explicit little endian
+        p.base = self.base
+        p.at = start
+        p.end = end
+        p.last_group = last_group
+        p.truncated = False
+        p.count = 0
+        p.room = 320
+        p.nodes = <Node*>PyMem_RawRealloc(NULL, p.room * sizeof(Node))
+        if p.nodes == NULL:
+            raise MemoryError
+        root = add(&p)
+        memset(root, 0, sizeof(Node))
+        root.at = start
+        root.flags = N_ITEMS if items else 0
+        p.depth = 0
+        p.levels[0].end = end
+        p.levels[0].node = 0
+        p.levels[0].last = 0
+        p.levels[0].holds = ITEMS if items else ELEMENTS
+        p.levels[0].undefined = False
+        p.levels[0].un = False
+        how = run(&p, GIL_BUDGET)
+        if how == PAUSED:
+            with nogil:
+                while how == PAUSED:
+                    how = run(&p, 0xFFFFFFFFU)
+        self.nodes = p.nodes
+        self.count = p.count
+        if how == NO_MEMORY:
+            raise MemoryError
+        if how == TOO_DEEP:
+            raise UnparsableError(f"more than {MOST_LEVELS // 2} sequences in each other", offset=p.at)
+        if how == TOO_MANY:
+            raise UnparsableError(f"more than {MOST_NODES} elements", offset=p.at)
+        self.implicit = p.walk.implicit
+        self.little = p.walk.little
+        self.truncated = p.truncated
+        self.findings = findings_of(&p.walk)
+        return 0
+
+    cdef Tape within(self, uint32_t node):
+        """The items in the value of a node that was not parsed: a UN, or a private element without a VR.
+
+        They are implicit VR little endian (PS3.5 6.2.2), but for what is big endian without a VR.
+        """
+        cdef Tape tape = Tape.__new__(Tape)
+        cdef Node* n = &self.nodes[node]
+        tape.owner = self if self.owner is None else self.owner
+        tape.base = self.base
+        tape.source = self.source
+        tape.implicit = True
+        tape.little = n.vr != 0 or not n.flags & N_BIG
+        tape.parse(n.at, n.at + n.length, True, 0xFFFFFFFFU)
+        return tape
+
+    cdef object slice(self, uint64_t at, uint64_t size):
+        """Bytes of the buffer as a view, which keeps the buffer alive."""
+        return memoryview(self.source)[at:at + size]
+
+
+cdef Tape tape_of(object data, uint64_t start, bint implicit, bint little, uint32_t last_group):
+    """Parse the data set that begins at `start` of a buffer, up to the first group over `last_group`."""
+    cdef Tape tape = Tape.__new__(Tape)
+    PyObject_GetBuffer(data, &tape.view, PyBUF_SIMPLE)
+    tape.held = True
+    tape.source = memoryview(data).cast("B")
+    tape.base = <const uint8_t*>tape.view.buf
+    tape.implicit = implicit
+    tape.little = little
+    tape.parse(min(start, <uint64_t>tape.view.len), tape.view.len, False, last_group)
+    return tape

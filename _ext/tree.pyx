@@ -1,0 +1,681 @@
+# cython: auto_pickle=False
+"""Data sets: a tape, and over it what was set and deleted.
+
+What was read stays bytes until it is asked for. What is set is kept in one form, whatever the data set is
+encoded in: text in UTF-8, numbers in little endian; `encode.pyx` makes of both what is to be written.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from pacs_core._ext.cursor cimport le16, be16
+from pacs_core._ext.dictionary cimport Entry, entry_of, entry_of_keyword
+from pacs_core._ext.tape cimport (
+    N_BIG, N_EXPLICIT, N_FRAGMENTS, N_ITEMS, N_OPEN, N_UNDEFINED, N_UNSORTED, Node, Tape, find, tape_of,
+)
+from pacs_core._ext.values cimport (
+    LETTERS_SQ, LETTERS_SS, LETTERS_UN, LETTERS_US, SETS_UTF8, VR_OB, VR_OW, Types, kind_of, letters_of, one_or_all,
+    sets_of, values_of, vr_text,
+)
+from pacs_core._ext.vr cimport VR_OPAQUE, VR_UNKNOWN
+
+from pacs_core.errors import InvalidValueError
+
+cdef enum:
+    CHARACTER_SET = 0x00080005
+    PIXEL_DATA = 0x7FE00010
+    LUT_DESCRIPTOR = 0x00283002
+    PIXEL_REPRESENTATION = 0x00280103
+
+cdef tuple UTF8 = (b"ISO_IR 192", SETS_UTF8)
+cdef object NOT_THERE = object()
+
+
+cdef Context context_of(Tree tree, Context around):
+    """How to read a data set: as what is around it, but for what it says itself."""
+    cdef Tape tape = tree.tape
+    cdef uint32_t sets = find(tape.nodes, tree.root, CHARACTER_SET)
+    cdef uint32_t signed = find(tape.nodes, tree.root, PIXEL_REPRESENTATION)
+    cdef Context context
+    cdef Node* node
+    cdef const uint8_t* p
+    if not sets and not signed:
+        return around
+    context = Context.__new__(Context)
+    context.types = around.types
+    context.made = around.made
+    context.sets = around.sets
+    context.signed = around.signed
+    if sets:
+        node = &tape.nodes[sets]
+        context.sets = sets_of((<const char*>tape.base)[node.at:node.at + node.length].strip(b" \0"))
+    if signed and tape.nodes[signed].length >= 2:
+        node = &tape.nodes[signed]
+        p = tape.base + node.at
+        context.signed = (be16(p) if node.flags & N_BIG else le16(p)) == 1
+    return context
+
+
+cdef Context plain_context(type made):
+    cdef Context context = Context.__new__(Context)
+    context.types = made.types
+    context.made = made
+    context.sets = sets_of(b"")
+    context.signed = False
+    return context
+
+
+cdef Given given_of(uint16_t vr, object data):
+    cdef Given given = Given.__new__(Given)
+    given.vr = vr
+    given.data = data
+    return given
+
+
+cdef object given_value(Given given, Context context, bint all):
+    """The value, or all values, of an element that was set."""
+    cdef uint8_t kind = kind_of(given.vr)
+    cdef bytes data
+    cdef tuple values
+    if kind >= VR_OPAQUE or kind == VR_UNKNOWN:
+        if isinstance(given.data, tuple):
+            values = tuple([memoryview(piece) for piece in given.data])
+            return (values,) if all else values
+        view = memoryview(given.data) if len(given.data) else None
+        return view if not all else () if view is None else (view,)
+    data = given.data
+    values = values_of(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), given.vr, True, UTF8,
+                       context.types)
+    return values if all else one_or_all(values, kind)
+
+
+cdef uint16_t resolved(const Entry* entry, bint signed) noexcept nogil:
+    """The VR that an ambiguous one of the dictionary means (PS3.5 Annex A, PS3.3 C.7.6.3.1)."""
+    if entry.vr2 == 0:
+        return entry.vr
+    if entry.vr == LETTERS_US and entry.vr2 == LETTERS_SS:
+        return LETTERS_SS if signed else LETTERS_US
+    return VR_OW
+
+
+@cython.final
+cdef class Context:
+    def __init__(self):
+        raise TypeError("internal")
+
+
+@cython.final
+cdef class Given:
+    def __init__(self):
+        raise TypeError("internal")
+
+
+@cython.final
+cdef class Sequence:
+    """The items of a sequence (PS3.5 7.5), as a list of data sets; made when they are looked at.
+
+    Parameters
+    ----------
+    items : iterable of Dataset
+    """
+
+    def __init__(self, items=()):
+        self.members = []
+        self.changed = True
+        for item in items:
+            self.append(item)
+
+    cdef Tree member(self, Py_ssize_t place):
+        cdef object found = self.members[place]
+        cdef Tree tree
+        if isinstance(found, Tree):
+            return <Tree>found
+        tree = self.context.made.__new__(self.context.made)
+        tree.tape = self.tape
+        tree.root = found
+        tree.context = context_of(tree, self.context)
+        self.members[place] = tree
+        return tree
+
+    cdef bint touched(self) except -1:
+        """Whether anything in it is not as it was read."""
+        if self.changed:
+            return True
+        for member in self.members:
+            if isinstance(member, Tree) and (<Tree>member).touched():
+                return True
+        return False
+
+    def copy(self):
+        """A sequence of copies of its data sets."""
+        cdef Sequence copied = Sequence.__new__(Sequence)
+        copied.context = self.context
+        copied.tape = self.tape
+        copied.changed = self.changed
+        copied.members = [
+            (<Tree>member).copy() if isinstance(member, Tree) else member for member in self.members
+        ]
+        return copied
+
+    def __len__(self):
+        return len(self.members)
+
+    def __getitem__(self, key):
+        cdef Py_ssize_t place
+        if isinstance(key, slice):
+            return [self.member(place) for place in range(*key.indices(len(self.members)))]
+        place = key
+        if place < 0:
+            place += len(self.members)
+        if place < 0 or place >= len(self.members):
+            raise IndexError(f"no item {key} in a sequence of {len(self.members)}")
+        return self.member(place)
+
+    def __setitem__(self, place, item):
+        self.members[place] = checked_item(item)
+        self.changed = True
+
+    def __delitem__(self, place):
+        del self.members[place]
+        self.changed = True
+
+    def insert(self, place, item):
+        """Put a data set before that of the place."""
+        self.members.insert(place, checked_item(item))
+        self.changed = True
+
+    def append(self, item):
+        """Add a data set at the end."""
+        self.members.append(checked_item(item))
+        self.changed = True
+
+    def extend(self, items):
+        """Add several at the end."""
+        for item in items:
+            self.append(item)
+
+    def __iter__(self):
+        cdef Py_ssize_t place
+        for place in range(len(self.members)):
+            yield self.member(place)
+
+    def __eq__(self, other):
+        if not isinstance(other, (Sequence, list, tuple)):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other))
+
+    def __repr__(self):
+        return f"<Sequence of {len(self)} item{'' if len(self) == 1 else 's'}>"
+
+
+cdef Tree checked_item(object item):
+    if not isinstance(item, Tree):
+        raise InvalidValueError(f"an item of a sequence is a Dataset, not {type(item).__name__}")
+    return <Tree>item
+
+
+cdef class Tree:
+    """The elements of a data set; `dicom.dataset.Dataset` is what users see of it.
+
+    A class made of it has an attribute `types`: the `Types` that its values become.
+    """
+
+    def __cinit__(self):
+        self.tape = None
+        self.given = None
+        self.opened = None
+        self.context = None
+        self.meta = None
+
+    cdef Context reading(self):
+        if self.context is None:
+            self.context = plain_context(type(self))
+        return self.context
+
+    cdef uint32_t locate(self, uint32_t tag):
+        """The node of an element that was read; 0 if there is none."""
+        return 0 if self.tape is None else find(self.tape.nodes, self.root, tag)
+
+    cdef uint16_t vr_of(self, uint32_t node) except 0:
+        """The VR of a node: its own, or what the dictionaries say where it has none."""
+        cdef Node* n = &self.tape.nodes[node]
+        cdef const Entry* entry
+        if n.flags & N_ITEMS:
+            return LETTERS_SQ
+        if n.vr != 0 and n.vr != LETTERS_UN:
+            return n.vr
+        entry = entry_of(n.tag)
+        if entry != NULL and entry.vr:
+            if n.flags & N_FRAGMENTS:
+                return VR_OB
+            return resolved(entry, self.context.signed)
+        if n.tag >> 16 & 1 and n.vr == 0:
+            return letters_of(self._private_vr(n.tag))
+        return LETTERS_UN
+
+    cdef Sequence sequence(self, uint32_t node):
+        """The sequence that a node is, or holds in bytes that were not parsed."""
+        cdef Node* n = &self.tape.nodes[node]
+        cdef Sequence found
+        cdef Tape tape = self.tape
+        cdef uint32_t at, end
+        if self.opened is None:
+            self.opened = {}
+        elif n.tag in self.opened:
+            return <Sequence>self.opened[n.tag]
+        if n.flags & N_ITEMS:
+            at = node + 1
+            end = n.next
+        else:
+            tape = tape.within(node)
+            at = 1
+            end = tape.nodes[0].next
+        found = Sequence.__new__(Sequence)
+        found.context = self.context
+        found.tape = tape
+        found.members = []
+        while at < end:
+            found.members.append(at)
+            at = tape.nodes[at].next
+        self.opened[n.tag] = found
+        return found
+
+    cdef object node_value(self, uint32_t node, bint all):
+        """The value, or all values, of an element that was read."""
+        cdef Node* n = &self.tape.nodes[node]
+        cdef uint16_t vr = self.vr_of(node)
+        cdef uint8_t kind
+        cdef uint32_t at
+        cdef list pieces
+        cdef tuple values
+        if vr == LETTERS_SQ:
+            found = self.sequence(node)
+            return (found,) if all else found
+        if n.flags & N_FRAGMENTS:
+            pieces = []
+            for at in range(node + 1, n.next):
+                pieces.append(self.tape.slice(self.tape.nodes[at].at, self.tape.nodes[at].length))
+            return (tuple(pieces),) if all else tuple(pieces)
+        kind = kind_of(vr)
+        if kind >= VR_OPAQUE or kind == VR_UNKNOWN:
+            if n.length == 0:
+                return () if all else None
+            view = self.tape.slice(n.at, n.length)
+            return (view,) if all else view
+        values = values_of(
+            self.tape.base + n.at, n.length, vr, not n.flags & N_BIG or n.vr == LETTERS_UN, self.context.sets,
+            self.context.types,
+        )
+        return values if all else one_or_all(values, kind)
+
+    cdef object value(self, uint32_t tag, bint all):
+        """The value, or all values, of an element; NOT_THERE if there is none."""
+        cdef uint32_t node
+        cdef object given
+        if self.given is not None:
+            given = self.given.get(tag, NOT_THERE)
+            if given is None:
+                return NOT_THERE
+            if given is not NOT_THERE:
+                if isinstance(given, Sequence):
+                    return (given,) if all else given
+                return given_value(<Given>given, self.reading(), all)
+        node = self.locate(tag)
+        return NOT_THERE if node == 0 else self.node_value(node, all)
+
+    cdef bint touched(self) except -1:
+        """Whether anything in it is not as it was read."""
+        if self.tape is None or self.given:
+            return True
+        if self.opened is not None:
+            for sequence in self.opened.values():
+                if (<Sequence>sequence).touched():
+                    return True
+        return False
+
+    cdef list elements(self, str prefix):
+        """All elements, by tag."""
+        cdef list found = []
+        cdef dict by_tag
+        cdef uint32_t at, end
+        cdef Node* nodes
+        if self.tape is not None:
+            nodes = self.tape.nodes
+            at = self.root + 1
+            end = nodes[self.root].next
+            while at < end:
+                found.append(element_of(self, nodes[at].tag, at, None, prefix))
+                at = nodes[at].next
+        if self.given or (self.tape is not None and self.tape.nodes[self.root].flags & N_UNSORTED):
+            by_tag = {(<Element>element).tag: element for element in found}
+            if self.given is not None:
+                for tag, given in self.given.items():
+                    if given is None:
+                        by_tag.pop(tag, None)
+                    else:
+                        by_tag[tag] = element_of(self, tag, 0, given, prefix)
+            found = [by_tag[tag] for tag in sorted(by_tag)]
+        return found
+
+    def _resolve(self, key):
+        """The data set and the tag that a key means that is neither tag nor keyword. KeyError if none."""
+        raise KeyError(key)
+
+    def _private_vr(self, tag):
+        """The VR of a private element that tells none."""
+        return "UN"
+
+    def __getitem__(self, key):
+        cdef uint32_t tag = tag_of(key)
+        cdef object found
+        if tag == 0 and not isinstance(key, int):
+            tree, tag = self._resolve(key)
+            found = (<Tree>tree).value(tag, False)
+        else:
+            found = self.value(tag, False)
+        if found is NOT_THERE:
+            raise KeyError(missing(tag))
+        return found
+
+    def get(self, key, default=None):
+        """The value of an element, `default` if there is none of that key."""
+        try:
+            return self[key]
+        except (KeyError, IndexError):
+            return default
+
+    def __getattr__(self, name):
+        cdef uint32_t tag = tag_of(name)
+        cdef object found = NOT_THERE if tag == 0 else self.value(tag, False)
+        if found is NOT_THERE:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}" if tag == 0
+                                 else missing(tag))
+        return found
+
+    def __contains__(self, key):
+        cdef uint32_t tag = tag_of(key)
+        if tag == 0 and not isinstance(key, int):
+            try:
+                tree, tag = self._resolve(key)
+            except (KeyError, IndexError):
+                return False
+            return (<Tree>tree).holds(tag)
+        return self.holds(tag)
+
+    cdef bint holds(self, uint32_t tag) except -1:
+        cdef object given
+        if self.given is not None:
+            given = self.given.get(tag, NOT_THERE)
+            if given is not NOT_THERE:
+                return given is not None
+        return self.locate(tag) != 0
+
+    def __len__(self):
+        return len(self.elements(""))
+
+    def __bool__(self):
+        return True
+
+    def __iter__(self):
+        return iter(self.elements(""))
+
+    def walk(self):
+        """Every element, those in sequences after the sequence; see `Element.path`."""
+        cdef list stack = [iter(self.elements(""))]  # of iterators
+        cdef Element element
+        cdef Sequence sequence
+        cdef Py_ssize_t place
+        cdef str prefix
+        while stack:
+            found = next(stack[len(stack) - 1], None)
+            if found is None:
+                stack.pop()
+                continue
+            element = found
+            yield element
+            sequence = element.items()
+            if sequence is not None:
+                prefix = element.path
+                for place in range(len(sequence.members) - 1, -1, -1):
+                    stack.append(iter(sequence.member(place).elements(f"{prefix}.{place}.")))
+
+    def element(self, key):
+        """The element of a key, for its VR, its place, its bytes. KeyError if there is none."""
+        cdef Tree tree = self
+        cdef uint32_t tag = tag_of(key)
+        cdef object given = None
+        cdef uint32_t node = 0
+        if tag == 0 and not isinstance(key, int):
+            tree, tag = self._resolve(key)
+        if not tree.holds(tag):
+            raise KeyError(missing(tag))
+        if tree.given is not None:
+            given = tree.given.get(tag)
+        if given is None:
+            node = tree.locate(tag)
+        return element_of(tree, tag, node, given, "")
+
+    def copy(self):
+        """A data set of its own, that shares what was read."""
+        cdef Tree copied = type(self).__new__(type(self))
+        copied.tape = self.tape
+        copied.root = self.root
+        copied.context = self.context
+        copied.meta = None if self.meta is None else self.meta.copy()
+        if self.given is not None:
+            copied.given = {
+                tag: (<Sequence>given).copy() if isinstance(given, Sequence) else given
+                for tag, given in self.given.items()
+            }
+        if self.opened is not None:
+            copied.opened = {tag: (<Sequence>sequence).copy() for tag, sequence in self.opened.items()}
+        return copied
+
+    def __copy__(self):
+        return self.copy()
+
+    def __deepcopy__(self, memo):
+        return self.copy()
+
+    def _put(self, uint32_t tag, str vr, data):
+        """Set an element: bytes in little endian and UTF-8, a tuple of them for fragments, or a Sequence."""
+        if self.given is None:
+            self.given = {}
+        if vr == "SQ":
+            self.given[tag] = <Sequence?>data
+        else:
+            self.given[tag] = given_of(letters_of(vr), data)
+
+    def _remove(self, uint32_t tag):
+        """Delete an element. KeyError if there is none."""
+        if not self.holds(tag):
+            raise KeyError(missing(tag))
+        if self.given is None:
+            self.given = {}
+        if self.locate(tag):
+            self.given[tag] = None
+        else:
+            del self.given[tag]
+
+    @property
+    def changed(self):
+        """Whether anything in it was set or deleted since it was read; True of what was not read."""
+        return self.touched()
+
+    @property
+    def findings(self):
+        """What was odd about the data set as it was read: `Finding` (kind, tag, offset, times) each."""
+        return () if self.tape is None or self.root else self.tape.findings
+
+    @property
+    def truncated(self):
+        """Whether the data set as it was read ends in the middle of something."""
+        return self.tape is not None and self.root == 0 and self.tape.truncated
+
+    @property
+    def encoding(self):
+        """(implicit, little endian): how what was read turned out to be encoded; else (False, True)."""
+        return (False, True) if self.tape is None else (bool(self.tape.implicit), bool(self.tape.little))
+
+    @property
+    def character_set(self):
+        """The value of (0008,0005) that text which was read is decoded by; b'' if there is none."""
+        return self.reading().sets[0]
+
+    @property
+    def signed(self):
+        return self.reading().signed
+
+
+cdef Element element_of(Tree tree, uint32_t tag, uint32_t node, object given, str prefix):
+    cdef Element element = Element.__new__(Element)
+    element.dataset = tree
+    element.tag = tag
+    element.node = node
+    element.given = given
+    element.prefix = prefix
+    return element
+
+
+cdef uint32_t tag_of(object key) except? 0:
+    """The tag of a number or a keyword; 0 for anything else."""
+    cdef Py_ssize_t size
+    cdef const char* text
+    cdef const Entry* entry
+    if isinstance(key, str):
+        text = PyUnicode_AsUTF8AndSize(key, &size)
+        entry = entry_of_keyword(text, size)
+        return 0 if entry == NULL else entry.tag
+    if isinstance(key, int):
+        return key
+    return 0
+
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+
+cdef str keyword_of(uint32_t tag):
+    cdef const Entry* entry = entry_of(tag)
+    return "" if entry == NULL else entry.keyword.decode("ascii")
+
+
+cdef str missing(uint32_t tag):
+    return f"no element ({tag >> 16:04X},{tag & 0xFFFF:04X}) {keyword_of(tag)}".rstrip()
+
+
+@cython.final
+cdef class Element:
+    """One element of a data set, as it is at the moment it is asked."""
+
+    def __init__(self):
+        raise TypeError("elements are made by data sets")
+
+    cdef Sequence items(self):
+        """The sequence that it is, or None."""
+        if self.given is not None:
+            return <Sequence>self.given if isinstance(self.given, Sequence) else None
+        return self.dataset.sequence(self.node) if self.dataset.vr_of(self.node) == LETTERS_SQ else None
+
+    @property
+    def vr(self):
+        """Its VR (PS3.5 6.2); where the data set tells none, by the dictionary."""
+        if self.given is None:
+            return vr_text(self.dataset.vr_of(self.node))
+        return "SQ" if isinstance(self.given, Sequence) else vr_text((<Given>self.given).vr)
+
+    @property
+    def value(self):
+        """Its value: a tuple of several."""
+        if self.given is None:
+            return self.dataset.node_value(self.node, False)
+        if isinstance(self.given, Sequence):
+            return self.given
+        return given_value(<Given>self.given, self.dataset.reading(), False)
+
+    @property
+    def values(self):
+        """All its values, a tuple."""
+        if self.given is None:
+            return self.dataset.node_value(self.node, True)
+        if isinstance(self.given, Sequence):
+            return (self.given,)
+        return given_value(<Given>self.given, self.dataset.reading(), True)
+
+    @property
+    def keyword(self):
+        """Its keyword (PS3.6), '' if it has none."""
+        return keyword_of(self.tag)
+
+    @property
+    def name(self):
+        """Its name (PS3.6), '' if it is not in the dictionary."""
+        cdef const Entry* entry = entry_of(self.tag)
+        return "" if entry == NULL else entry.name.decode("utf-8")
+
+    @property
+    def path(self):
+        """Where `walk` found it: keywords (tags in hexadecimal where there are none) and places of items."""
+        return self.prefix + (keyword_of(self.tag) or f"{self.tag:08X}")
+
+    @property
+    def offset(self):
+        """Where its value begins in what was read, in bytes; None of one that was set."""
+        return None if self.given is not None else self.dataset.tape.nodes[self.node].at
+
+    @property
+    def length(self):
+        """Of its value as it was read, in bytes, up to the delimiter if it is undefined; None of one that was
+        set."""
+        return None if self.given is not None else self.dataset.tape.nodes[self.node].length
+
+    @property
+    def undefined(self):
+        """Whether it was of undefined length."""
+        return self.given is None and self.dataset.tape.nodes[self.node].flags & N_UNDEFINED != 0
+
+    @property
+    def raw(self):
+        """The bytes of its value as it was read, a view; as they are kept, of one that was set."""
+        cdef Node* node
+        if self.given is not None:
+            return None if isinstance(self.given, Sequence) else (<Given>self.given).data
+        node = &self.dataset.tape.nodes[self.node]
+        return self.dataset.tape.slice(node.at, node.length)
+
+    def __repr__(self):
+        return f"<Element ({self.tag >> 16:04X},{self.tag & 0xFFFF:04X}) {self.vr} {self.path}>"
+
+
+def parse(
+    type made not None, data, *, bint implicit=False, bint little=True, uint64_t start=0, meta=None,
+    bytes character_set=b"", bint signed=False,
+):
+    """The data set of class `made` that begins at `start` of a buffer.
+
+    Parameters
+    ----------
+    character_set, signed
+        Specific Character Set and Pixel Representation of what it is in, if that is something.
+
+    Raises UnparsableError for more than 256 sequences in each other or 33 million elements, and nothing else:
+    what is wrong is among the findings.
+    """
+    cdef Tree tree = made.__new__(made)
+    tree.tape = tape_of(data, start, implicit, little, 0xFFFFFFFFU)
+    tree.context = plain_context(made)
+    tree.context.sets = sets_of(character_set)
+    tree.context.signed = signed
+    tree.context = context_of(tree, tree.context)
+    tree.meta = meta
+    return tree
+
+
+def parse_meta(type made not None, data, uint64_t start):
+    """The file meta information from `start` of a buffer on, and where it ends (PS3.10 7.1)."""
+    cdef Tree tree = made.__new__(made)
+    tree.tape = tape_of(data, start, False, True, 2)
+    tree.context = plain_context(made)
+    return tree, tree.tape.nodes[0].length + min(start, <uint64_t>tree.tape.view.len)

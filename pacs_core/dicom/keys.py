@@ -1,0 +1,86 @@
+"""Keys of elements beyond tags and keywords: written tags, paths into sequences, private elements.
+
+`"00100010"`, `"(0010,0010)"`                        a tag as text
+`"RequestAttributesSequence.0.ScheduledProcedureStepID"`  into the item of a sequence, counted from 0 (or, -1,
+                                                     from the end)
+`(0x0009, "GEMS_IDEN_01", 0x02)`                     a private element: group, creator, element in its block
+`"(0009,GEMS_IDEN_01,02)"`                           the same as text, so that it can be part of a path
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pacs_core._ext.tree import Sequence, Tree
+from pacs_core.dicom import dictionary
+
+_PRIVATE = re.compile(r"\(([0-9A-Fa-f]{4}),(.+),([0-9A-Fa-f]{2})\)")
+_STEP = re.compile(r"\.(-?\d+)\.")
+
+
+def resolve(tree: Tree, key: object, *, reserve: bool = False) -> tuple[Tree, int]:
+    """The data set, this or one in it, and the tag that a key means.
+
+    `reserve`: give a private creator that has none a block (PS3.5 7.8.1).
+
+    Raises
+    ------
+    KeyError
+        If the key means none, or leads through what is not there.
+    IndexError
+        If it leads to an item that a sequence does not have.
+    """
+    if isinstance(key, tuple):
+        return tree, _private(tree, key, reserve)
+    if not isinstance(key, str):
+        raise KeyError(f"a key is a tag, a keyword or a path, not {key!r}")
+    # keyword, place, keyword, place, … keyword
+    parts = _STEP.split(key)
+    for step, place in zip(parts[:-1:2], parts[1::2], strict=True):
+        sequence = tree[_tag(tree, step, reserve=False)]
+        if not isinstance(sequence, Sequence):
+            raise KeyError(f"{step} is not a sequence")
+        tree = sequence[int(place)]
+    return tree, _tag(tree, parts[-1], reserve=reserve)
+
+
+def _tag(tree: Tree, text: str, *, reserve: bool) -> int:
+    private = _PRIVATE.fullmatch(text)
+    if private is None:
+        return dictionary.parse_tag(text)
+    return _private(tree, (int(private[1], 16), private[2], int(private[3], 16)), reserve)
+
+
+def _private(tree: Tree, key: tuple[object, ...], reserve: bool) -> int:
+    match key:
+        case (int(group), str(creator), int(element)) if group & 1 and 0 <= element <= 0xFF:
+            pass
+        case _:
+            raise KeyError(f"a private element is (odd group, creator, element up to FF), not {key!r}")
+    taken = set()
+    for block, name in creators(tree, group):
+        if name == creator.strip(" "):
+            return group << 16 | block << 8 | element
+        taken.add(block)
+    if reserve:
+        for block in range(0x10, 0x100):
+            if block not in taken:
+                tree._put(group << 16 | block, "LO", creator.encode())
+                return group << 16 | block << 8 | element
+        raise KeyError(f"no block of group {group:04X} is free for {creator!r}")
+    raise KeyError(f"no private elements of {creator!r} in group {group:04X}")
+
+
+def creators(tree: Tree, group: int) -> Iterator[tuple[int, str]]:
+    """The blocks of a private group, and whose they are."""
+    for element in tree:
+        if element.tag >> 16 == group and 0x10 <= element.tag & 0xFFFF <= 0xFF:
+            yield element.tag & 0xFF, str(element.value)
+
+
+def creator_of(tree: Tree, tag: int) -> str:
+    """The creator of a private element's block, '' if it tells none."""
+    if not tag >> 16 & 1 or tag & 0xFFFF < 0x1000:
+        return ""
+    return str(tree.get(tag & 0xFFFF_0000 | tag >> 8 & 0xFF) or "")

@@ -1,0 +1,110 @@
+"""Python values as the bytes of an element: UTF-8, little endian, without padding (PS3.5 6.2)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pacs_core.dicom import values
+from pacs_core.errors import InvalidValueError
+
+_NUMBERS = {
+    "US": "H",
+    "SS": "h",
+    "UL": "I",
+    "SL": "i",
+    "UV": "Q",
+    "SV": "q",
+    "FL": "f",
+    "FD": "d",
+}
+BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+"""The VRs whose values are bytes."""
+
+_ONE = frozenset({"LT", "ST", "UR", "UT"})
+_SIMPLE = frozenset({"AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"})
+_AS_TEXT: dict[str, Callable[[Any], str]] = {
+    "DA": values.date_text,
+    "DS": values.decimal_text,
+    "DT": values.date_time_text,
+    "IS": values.integer_text,
+    "TM": values.time_text,
+}
+
+
+def packed(vr: str, value: object) -> Any:
+    """The bytes of a value, or of several: what `Dataset` keeps of an element that is set.
+
+    `value`: text, numbers, dates and times by the VR, or an iterable of them; None or nothing for an empty
+    value. Text may have several values, joined by backslashes. Bulk data are bytes or an array, little endian
+    whatever the data set will be written in, and are not copied; an iterable of bytes are the fragments of
+    encapsulated Pixel Data, the Basic Offset Table first (PS3.5 A.4).
+
+    Raises
+    ------
+    InvalidValueError
+        If the VR does not allow the value.
+    """
+    if value is None:
+        return b""
+    if vr in BULK:
+        return _bulk(vr, value)
+    several = list(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else [value]
+    if vr in _NUMBERS:
+        return _numbers(vr, several)
+    if vr == "AT":
+        return b"".join(struct.pack("<HH", *divmod(_tag(tag), 0x1_0000)) for tag in several)
+    if vr in _AS_TEXT:
+        return "\\".join(_texts(vr, several)).encode()
+    if vr in _SIMPLE:
+        return _text(vr, several).encode()
+    raise InvalidValueError(f"{vr} is not a VR that can be set")
+
+
+def _bulk(vr: str, value: Any) -> Any:
+    if isinstance(value, str):
+        raise InvalidValueError(f"a value of {vr} is bytes, not text")
+    if isinstance(value, bytes):
+        return value
+    try:
+        return memoryview(value).cast("B").toreadonly()
+    except TypeError:
+        pass
+    try:
+        return tuple(bytes(memoryview(fragment)) for fragment in value)
+    except TypeError:
+        raise InvalidValueError(f"a value of {vr} is bytes, not {type(value).__name__}") from None
+
+
+def _numbers(vr: str, several: list[Any]) -> bytes:
+    try:
+        return struct.pack(f"<{len(several)}{_NUMBERS[vr]}", *several)
+    except (struct.error, OverflowError) as exc:
+        shown = several[0] if len(several) == 1 else several
+        raise InvalidValueError(f"{vr} can't be {shown!r}: {exc}") from None
+
+
+def _tag(value: Any) -> int:
+    if isinstance(value, int) and 0 <= value <= 0xFFFF_FFFF:
+        return value
+    raise InvalidValueError(f"AT is a tag as a number (0x00100010), not {value!r}")
+
+
+def _texts(vr: str, several: list[Any]) -> list[str]:
+    convert = _AS_TEXT[vr]
+    return [
+        "\\".join(convert(part) if part.strip(" ") else "" for part in each.split("\\"))
+        if isinstance(each, str)
+        else convert(each)
+        for each in several
+    ]
+
+
+def _text(vr: str, several: list[Any]) -> str:
+    for each in several:
+        if not isinstance(each, str):
+            raise InvalidValueError(f"a value of {vr} is text, not {type(each).__name__}: {each!r}")
+    if vr in _ONE and len(several) > 1:
+        raise InvalidValueError(f"{vr} has one value, not {len(several)}")
+    return "\\".join(several)

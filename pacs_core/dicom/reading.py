@@ -1,0 +1,118 @@
+"""Reading DICOM files and data sets (PS3.10 section 7), whatever state they are in."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pacs_core._ext.mapping import map_file
+from pacs_core._ext.tree import parse, parse_meta
+from pacs_core.dicom.dataset import Dataset
+from pacs_core.dicom.part10 import guess_transfer_syntax
+from pacs_core.dicom.uids import transfer_syntax
+from pacs_core.errors import UnparsableError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+INFLATE_LIMIT = 1 << 30
+_TRANSFER_SYNTAX = 0x0002_0010
+_PIECE = 16384  # bytes inflated at once
+
+
+def read(
+    source: str | os.PathLike[str] | Buffer | BinaryIO,
+    *,
+    strict: bool = False,
+    inflate_limit: int = INFLATE_LIMIT,
+) -> Dataset:
+    """Read a DICOM file: its path, its bytes, or a binary file object, from where it stands to its end.
+
+    Values are converted when they are asked for. Files are mapped, bytes not copied: both are held, and must
+    stay as they are, as long as the data set or a view of its bulk data is there. A file without preamble, or
+    without meta information, is read by what its first element looks like.
+
+    Parameters
+    ----------
+    strict : bool
+        Raise for what is odd. Otherwise as much is read as can be; `Dataset.findings` and
+        `Dataset.truncated` tell what was odd.
+    inflate_limit : int
+        Bytes that a deflated data set may inflate to.
+
+    Raises
+    ------
+    UnparsableError
+        If it is not a DICOM file; if sequences are nested more than 256 deep, or there are more than 33
+        million elements; if a deflated data set is larger than `inflate_limit`; with `strict`, for what is
+        odd.
+    OSError
+        If the file can't be read.
+    """
+    path = None
+    if isinstance(source, str | os.PathLike):
+        path = source
+        data: Any = map_file(source)
+    elif hasattr(source, "read"):
+        data = source.read()
+    else:
+        data = source
+    try:
+        dataset = _read(data, inflate_limit)
+        if strict:
+            _be_strict(dataset)
+    except UnparsableError as exc:
+        if path is None:
+            raise
+        raise UnparsableError(f"{Path(path)}: {exc.args[0]}", tag=exc.tag, offset=exc.offset) from None
+    return dataset
+
+
+def _read(data: Any, inflate_limit: int) -> Dataset:
+    view = memoryview(data)
+    if bytes(view[128:132]) == b"DICM":
+        start = 132
+    elif bytes(view[:4]) == b"DICM":
+        start = 4
+    elif len(view) == 0:
+        raise UnparsableError("an empty file", offset=0)
+    else:
+        start = 0
+    meta, start = parse_meta(Dataset, data, start)
+    uid = meta.get(_TRANSFER_SYNTAX)
+    syntax = transfer_syntax(uid if isinstance(uid, str) and uid else guess_transfer_syntax(view, start))
+    if syntax.deflated and len(view) > start:
+        data, start = _inflated(view[start:], inflate_limit), 0
+    return parse(Dataset, data, implicit=syntax.implicit, little=syntax.little_endian, start=start, meta=meta)
+
+
+def _inflated(data: memoryview, limit: int) -> bytes:
+    """The data set in a raw deflate stream (PS3.5 A.5), as far as it goes.
+
+    Some write it with a zlib header. What is not deflated though it should be comes back as it is.
+    """
+    head = bytes(data[:6])
+    if head[:1] in (b"\x02", b"\x08") and head[1:2] == b"\0" and head[4:6].isalpha() and head[4:6].isupper():
+        return bytes(data)
+    wrapped = len(head) > 1 and head[0] & 15 == 8 and (head[0] << 8 | head[1]) % 31 == 0
+    inflater = zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
+    pieces, size = [], 0
+    for at in range(0, len(data), _PIECE):
+        try:
+            pieces.append(inflater.decompress(data[at : at + _PIECE], limit + 1 - size))
+        except zlib.error:
+            break
+        size += len(pieces[-1])
+        if size > limit:
+            raise UnparsableError(f"a deflated data set of more than {limit} bytes", offset=size)
+    return b"".join(pieces)
+
+
+def _be_strict(dataset: Dataset) -> None:
+    found = min((*dataset.meta.findings, *dataset.findings), key=lambda each: each.offset, default=None)
+    if found is not None:
+        raise UnparsableError(found.kind, tag=found.tag or None, offset=found.offset)
+    if dataset.truncated:
+        raise UnparsableError("it ends in the middle of something")
