@@ -41,6 +41,7 @@ MODULES = (
     "keys",
     "kv",
     "link",
+    "literals",
     "mapping",
     "negotiation",
     "pdu",

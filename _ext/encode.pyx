@@ -289,7 +289,7 @@ cdef class Encoder:
                     self.read_element(tree, at, sets)
                 at = node.next
             return self.verbatim(tree, copied, stop)
-        for element in tree.elements(""):
+        for element in tree.elements(None, 0):
             if element.given is None:
                 self.read_element(tree, element.node, sets)
             elif isinstance(element.given, Sequence):

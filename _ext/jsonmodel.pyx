@@ -225,12 +225,12 @@ cdef class Writer:
     def __dealloc__(self):
         discard(&self.out)
 
-    cdef int tree(self, Tree tree, str prefix) except -1:
+    cdef int tree(self, Tree tree, Element around, Py_ssize_t place) except -1:
         cdef Element element
         cdef uint8_t* key
         cdef bint first = True
         grow(&self.out, 1)[0] = 0x7B
-        for element in tree.elements(prefix):
+        for element in tree.elements(around, place):
             if element.tag & 0xFFFF == 0:
                 continue
             key = grow(&self.out, 11 if first else 12)
@@ -254,7 +254,7 @@ cdef class Writer:
         cdef object sequence = element.items()
         if sequence is not None:
             self.begin(LETTERS_SQ)
-            self.items(<Sequence>sequence, element.path)
+            self.items(<Sequence>sequence, element)
         elif element.given is None:
             node = &tree.tape.nodes[element.node]
             vr = tree.vr_of(element.node)
@@ -285,7 +285,7 @@ cdef class Writer:
         out[2] = 0x22
         return 0
 
-    cdef int items(self, Sequence sequence, str path) except -1:
+    cdef int items(self, Sequence sequence, Element element) except -1:
         cdef Py_ssize_t place
         if not sequence.members:
             return 0
@@ -293,7 +293,7 @@ cdef class Writer:
         for place in range(len(sequence.members)):
             if place:
                 grow(&self.out, 1)[0] = 0x2C
-            self.tree(sequence.member(place), f"{path}.{place}.")
+            self.tree(sequence.member(place), element, place)
         grow(&self.out, 1)[0] = 0x5D
         return 0
 
@@ -344,5 +344,5 @@ def to_json(Tree tree not None, bulk_uri=None, uint64_t bulk_over=1024):
     cdef Writer writer = Writer.__new__(Writer)
     writer.bulk_uri = bulk_uri
     writer.bulk_over = bulk_over
-    writer.tree(tree, "")
+    writer.tree(tree, None, 0)
     return taken(&writer.out)

@@ -36,7 +36,7 @@ cdef class Tape:
     cdef Py_buffer view
     cdef bint held
     cdef Tape owner          # of the buffer, where it is another tape's
-    cdef object source       # the buffer as a view of bytes
+    cdef object source       # whose buffer it is
     cdef const uint8_t* base
     cdef Node* nodes
     cdef uint32_t count

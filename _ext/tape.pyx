@@ -357,7 +357,7 @@ cdef class Tape:
         p.last_group = last_group
         p.truncated = False
         p.count = 0
-        p.room = 320
+        p.room = 24 if self.owner is not None or last_group == 2 else 320
         p.nodes = <Node*>PyMem_RawRealloc(NULL, p.room * sizeof(Node))
         if p.nodes == NULL:
             raise MemoryError
@@ -377,6 +377,8 @@ cdef class Tape:
             with nogil:
                 while how == PAUSED:
                     how = run(&p, 0xFFFFFFFFU)
+        if p.room - p.count > p.count // 8 + 16:
+            p.nodes = <Node*>PyMem_RawRealloc(p.nodes, p.count * sizeof(Node)) or p.nodes
         self.nodes = p.nodes
         self.count = p.count
         if how == NO_MEMORY:
@@ -408,7 +410,7 @@ cdef class Tape:
 
     cdef object slice(self, uint64_t at, uint64_t size):
         """Bytes of the buffer as a view, which keeps the buffer alive."""
-        return memoryview(self.source)[at:at + size]
+        return memoryview(self.source).cast("B")[at:at + size]
 
 
 cdef Tape tape_of(object data, uint64_t start, bint implicit, bint little, uint32_t last_group):
@@ -416,7 +418,7 @@ cdef Tape tape_of(object data, uint64_t start, bint implicit, bint little, uint3
     cdef Tape tape = Tape.__new__(Tape)
     PyObject_GetBuffer(data, &tape.view, PyBUF_SIMPLE)
     tape.held = True
-    tape.source = memoryview(data).cast("B")
+    tape.source = data
     tape.base = <const uint8_t*>tape.view.buf
     tape.implicit = implicit
     tape.little = little

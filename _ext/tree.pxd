@@ -48,7 +48,7 @@ cdef class Tree:
     cdef object node_value(self, uint32_t node, bint all)
     cdef bint holds(self, uint32_t tag) except -1
     cdef bint touched(self) except -1
-    cdef list elements(self, str prefix)
+    cdef list elements(self, Element around, Py_ssize_t place)
 
 
 @cython.final
@@ -57,7 +57,8 @@ cdef class Element:
     cdef readonly uint32_t tag
     cdef uint32_t node
     cdef object given        # Given or Sequence; None of one that was read
-    cdef str prefix
+    cdef Element around      # the sequence in which it was found, None if it was not looked for in one
+    cdef Py_ssize_t place    # of the item there
 
     cdef Sequence items(self)
 

@@ -6,9 +6,10 @@ encoded in: text in UTF-8, numbers in little endian; `encode.pyx` makes of both 
 """
 
 cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp
 
 from pacs_core._ext.cursor cimport le16, be16
 from pacs_core._ext.dictionary cimport Entry, entry_of, entry_of_keyword
@@ -28,6 +29,7 @@ cdef enum:
     PIXEL_DATA = 0x7FE00010
     LUT_DESCRIPTOR = 0x00283002
     PIXEL_REPRESENTATION = 0x00280103
+    TRANSFER_SYNTAX = 0x00020010
 
 cdef tuple UTF8 = (b"ISO_IR 192", SETS_UTF8)
 cdef object NOT_THERE = object()
@@ -335,7 +337,7 @@ cdef class Tree:
                     return True
         return False
 
-    cdef list elements(self, str prefix):
+    cdef list elements(self, Element around, Py_ssize_t place):
         """All elements, by tag."""
         cdef list found = []
         cdef dict by_tag
@@ -346,7 +348,7 @@ cdef class Tree:
             at = self.root + 1
             end = nodes[self.root].next
             while at < end:
-                found.append(element_of(self, nodes[at].tag, at, None, prefix))
+                found.append(element_of(self, nodes[at].tag, at, None, around, place))
                 at = nodes[at].next
         if self.given or (self.tape is not None and self.tape.nodes[self.root].flags & N_UNSORTED):
             by_tag = {(<Element>element).tag: element for element in found}
@@ -355,7 +357,7 @@ cdef class Tree:
                     if given is None:
                         by_tag.pop(tag, None)
                     else:
-                        by_tag[tag] = element_of(self, tag, 0, given, prefix)
+                        by_tag[tag] = element_of(self, tag, 0, given, around, place)
             found = [by_tag[tag] for tag in sorted(by_tag)]
         return found
 
@@ -413,33 +415,58 @@ cdef class Tree:
         return self.locate(tag) != 0
 
     def __len__(self):
-        return len(self.elements(""))
+        return len(self.elements(None, 0))
 
     def __bool__(self):
         return True
 
     def __iter__(self):
-        return iter(self.elements(""))
+        return iter(self.elements(None, 0))
 
     def walk(self):
         """Every element, those in sequences after the sequence; see `Element.path`."""
-        cdef list stack = [iter(self.elements(""))]  # of iterators
+        cdef list stack = [frame_of(None, self)]
+        cdef Frame frame
         cdef Element element
         cdef Sequence sequence
-        cdef Py_ssize_t place
-        cdef str prefix
         while stack:
-            found = next(stack[len(stack) - 1], None)
-            if found is None:
+            frame = <Frame>stack[len(stack) - 1]
+            if frame.next < len(frame.elements):
+                element = <Element>frame.elements[frame.next]
+                frame.next += 1
+                yield element
+                sequence = element.items()
+                if sequence is not None and sequence.members:
+                    stack.append(frame_of(element, None))
+            elif not frame.enter():
                 stack.pop()
+
+    def pick(self, *keys):
+        """The values of several elements, a tuple; None for those that are not there.
+
+        Fastest in the order of their tags.
+        """
+        cdef Tape tape = self.tape
+        cdef list found = []
+        cdef uint32_t at = self.root + 1
+        cdef uint32_t end, tag
+        cdef uint32_t last = 0
+        cdef bint plain = tape is not None and not self.given and not tape.nodes[self.root].flags & N_UNSORTED
+        if not plain:
+            return tuple([self.get(key) for key in keys])
+        end = tape.nodes[self.root].next
+        for key in keys:
+            tag = tag_of(key)
+            if tag == 0:
+                found.append(self.get(key))
                 continue
-            element = found
-            yield element
-            sequence = element.items()
-            if sequence is not None:
-                prefix = element.path
-                for place in range(len(sequence.members) - 1, -1, -1):
-                    stack.append(iter(sequence.member(place).elements(f"{prefix}.{place}.")))
+            if tag < last:
+                at = self.root + 1
+            last = tag
+            while at < end and tape.nodes[at].tag < tag:
+                at = tape.nodes[at].next
+            found.append(self.node_value(at, False) if at < end and tape.nodes[at].tag == tag else None)
+        return tuple(found)
 
     def element(self, key):
         """The element of a key, for its VR, its place, its bytes. KeyError if there is none."""
@@ -455,7 +482,7 @@ cdef class Tree:
             given = tree.given.get(tag)
         if given is None:
             node = tree.locate(tag)
-        return element_of(tree, tag, node, given, "")
+        return element_of(tree, tag, node, given, None, 0)
 
     def copy(self):
         """A data set of its own, that shares what was read."""
@@ -529,13 +556,43 @@ cdef class Tree:
         return self.reading().signed
 
 
-cdef Element element_of(Tree tree, uint32_t tag, uint32_t node, object given, str prefix):
+@cython.final
+cdef class Frame:
+    """One level of a walk: the elements of a data set, or those of each item of a sequence."""
+
+    cdef list elements
+    cdef Py_ssize_t next
+    cdef Element around
+    cdef Py_ssize_t place   # of the item that comes next
+
+    cdef bint enter(self) except -1:
+        """Go on to the next item; whether there is one."""
+        cdef Sequence sequence = None if self.around is None else self.around.items()
+        if sequence is None or self.place >= len(sequence.members):
+            return False
+        self.elements = sequence.member(self.place).elements(self.around, self.place)
+        self.next = 0
+        self.place += 1
+        return True
+
+
+cdef Frame frame_of(Element around, Tree tree):
+    cdef Frame frame = Frame.__new__(Frame)
+    frame.around = around
+    frame.elements = [] if tree is None else tree.elements(None, 0)
+    return frame
+
+
+cdef inline Element element_of(
+    Tree tree, uint32_t tag, uint32_t node, object given, Element around, Py_ssize_t place
+):
     cdef Element element = Element.__new__(Element)
     element.dataset = tree
     element.tag = tag
     element.node = node
     element.given = given
-    element.prefix = prefix
+    element.around = around
+    element.place = place
     return element
 
 
@@ -618,7 +675,8 @@ cdef class Element:
     @property
     def path(self):
         """Where `walk` found it: keywords (tags in hexadecimal where there are none) and places of items."""
-        return self.prefix + (keyword_of(self.tag) or f"{self.tag:08X}")
+        cdef str name = keyword_of(self.tag) or f"{self.tag:08X}"
+        return name if self.around is None else f"{self.around.path}.{self.place}.{name}"
 
     @property
     def offset(self):
@@ -669,6 +727,39 @@ def parse(
     tree.context.sets = sets_of(character_set)
     tree.context.signed = signed
     tree.context = context_of(tree, tree.context)
+    tree.meta = meta
+    return tree
+
+
+def open_file(type made not None, data, dict encodings not None):
+    """The data set of a file that begins as PS3.10 7.1 has it, in a transfer syntax that needs no inflating.
+
+    `encodings`: (implicit, little endian) by transfer syntax UID. None for any other file: `dicom.reading`
+    looks closer at it.
+    """
+    cdef Tree meta, tree
+    cdef tuple encoding
+    cdef object uid
+    cdef Tape tape
+    cdef Context context
+    cdef Py_buffer view
+    cdef bint prefixed
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    prefixed = view.len > 132 and memcmp(<const char*>view.buf + 128, b"DICM", 4) == 0
+    PyBuffer_Release(&view)
+    if not prefixed:
+        return None
+    context = plain_context(made)
+    meta = made.__new__(made)
+    meta.tape = tape_of(data, 132, False, True, 2)
+    meta.context = context
+    uid = meta.value(TRANSFER_SYNTAX, False)
+    encoding = encodings.get(uid) if isinstance(uid, str) else None
+    if encoding is None:
+        return None
+    tree = made.__new__(made)
+    tree.tape = tape_of(data, 132 + meta.tape.nodes[0].length, encoding[0], encoding[1], 0xFFFFFFFFU)
+    tree.context = context_of(tree, context)
     tree.meta = meta
     return tree
 

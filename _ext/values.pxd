@@ -32,6 +32,10 @@ cdef class Types:
     cdef readonly object decode
     cdef readonly object person_name
     cdef readonly dict of_text   # VR letters: the callable that makes a value of its text
+    cdef type decimal_string
+    cdef type date
+    cdef type time
+    cdef type date_time
 
 
 cdef inline uint8_t kind_of(uint16_t vr) noexcept nogil:

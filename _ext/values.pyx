@@ -14,11 +14,14 @@ from libc.string cimport memchr, memcpy
 
 from pacs_core._ext.cursor cimport be16, be32, be64, le16, le32, le64
 from pacs_core._ext.digits cimport width
+from pacs_core._ext.literals cimport date_of, date_time_of, decimal_of, time_of
 from pacs_core._ext.text cimport has_escape, is_plain, is_utf8
 from pacs_core._ext.vr cimport (
     VR_ASCII, VR_AT, VR_FD, VR_FL, VR_NAME, VR_PROSE, VR_RESOURCE, VR_SL, VR_SS, VR_SV, VR_TEXT, VR_UNKNOWN,
     VR_UNLIMITED, VR_US,
 )
+
+import datetime
 
 cdef dict SETS = {
     b"": (b"", SETS_NONE),
@@ -40,10 +43,23 @@ cdef class Types:
         Of one value of PN.
     of_text : dict of VR to callable (text) -> object
         Of one value, without padding, of the VRs whose values are more than text: DA, DS, DT, IS, TM.
+    decimal_string, date, time, date_time : class
+        What values in the standard forms are made of at once: subclasses of float and of datetime's classes,
+        with an attribute `_text`.
     """
 
-    def __init__(self, decode, person_name, of_text):
+    def __init__(self, decode, person_name, of_text, *, type decimal_string not None, type date not None,
+                 type time not None, type date_time not None):
+        for made, base in (
+            (decimal_string, float), (date, datetime.date), (time, datetime.time), (date_time, datetime.datetime),
+        ):
+            if not issubclass(made, base):
+                raise TypeError(f"{made} is no subclass of {base}")
         self.decode = decode
+        self.decimal_string = decimal_string
+        self.date = date
+        self.time = time
+        self.date_time = date_time
         self.person_name = person_name
         self.of_text = {letters_of(vr): convert for vr, convert in of_text.items()}
 
@@ -162,25 +178,66 @@ cdef tuple numbers_of(const uint8_t* p, uint64_t size, uint8_t kind, bint little
     return tuple([number(p + at, kind, little) for at in range(0, size - size % step, step)])
 
 
+cdef inline object literal(const uint8_t* p, size_t size, uint16_t vr, Types types):
+    """One value, without padding, of a VR that has a standard form; None if it has another, or is no ASCII."""
+    if vr == VR_DS:
+        return decimal_of(p, size, types.decimal_string)
+    if vr == VR_DA:
+        return date_of(p, size, types.date)
+    if vr == VR_TM:
+        return time_of(p, size, types.time)
+    if vr == VR_DT:
+        return date_time_of(p, size, types.date_time)
+    return None
+
+
+cdef object converted(const uint8_t* p, uint64_t size, uint16_t vr, object convert, tuple sets, Types types):
+    """One value of a VR that is more than text."""
+    cdef object made
+    while size and (p[size - 1] == 0x20 or p[size - 1] == 0):
+        size -= 1
+    while size and p[0] == 0x20:
+        p += 1
+        size -= 1
+    if size == 0:
+        return ""
+    made = literal(p, size, vr, types)
+    return convert(text_value(p, size, VR_ASCII, sets, types)) if made is None else made
+
+
+cdef tuple conversions(const uint8_t* p, uint64_t size, uint16_t vr, object convert, tuple sets, Types types):
+    """All values of a VR that is more than text: ASCII, joined by backslashes."""
+    cdef const uint8_t* end = p + size
+    cdef const uint8_t* stop
+    cdef list found
+    while end > p and ((end - 1)[0] == 0x20 or (end - 1)[0] == 0):
+        end -= 1
+    if end == p:
+        return ()
+    stop = <const uint8_t*>memchr(p, 0x5C, end - p)
+    if stop == NULL:
+        return (converted(p, end - p, vr, convert, sets, types),)
+    found = []
+    while stop != NULL:
+        found.append(converted(p, stop - p, vr, convert, sets, types))
+        p = stop + 1
+        stop = <const uint8_t*>memchr(p, 0x5C, end - p)
+    found.append(converted(p, end - p, vr, convert, sets, types))
+    return tuple(found)
+
+
 cdef tuple values_of(const uint8_t* p, uint64_t size, uint16_t vr, bint little, tuple sets, Types types):
     """All values of an element that is neither a sequence nor bulk data."""
     cdef uint8_t kind = kind_of(vr)
     cdef tuple texts
-    cdef object convert
     if kind >= VR_US:
         return numbers_of(p, size, kind, little)
+    if kind == VR_ASCII and vr in types.of_text:
+        return conversions(p, size, vr, types.of_text[vr], sets, types)
     texts = split_text(p, size, vr, sets, types)
-    if kind == VR_NAME:
-        convert = types.person_name
-    elif kind == VR_ASCII:
-        convert = types.of_text.get(vr)
-    else:
-        convert = None
-    if convert is None or not texts:
+    if kind != VR_NAME:
         return texts
-    if len(texts) == 1:
-        return (convert(texts[0]),) if texts[0] or kind == VR_NAME else (texts[0],)
-    return tuple([convert(text) if text or kind == VR_NAME else text for text in texts])
+    return tuple([types.person_name(text) for text in texts])
 
 
 cdef object one_or_all(tuple values, uint8_t kind):

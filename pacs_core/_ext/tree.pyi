@@ -46,6 +46,9 @@ class Sequence:
     def __iter__(self) -> Iterator[Any]: ...
     def __eq__(self, other: object, /) -> bool: ...
 
+@final
+class Frame: ...
+
 @disjoint_base
 class Tree:
     """The elements of a data set; `dicom.dataset.Dataset` is what users see of it.
@@ -71,6 +74,11 @@ class Tree:
     def __iter__(self) -> Iterator[Element]: ...
     def walk(self) -> Iterator[Element]:
         """Every element, those in sequences after the sequence; see `Element.path`."""
+    def pick(self, *keys: object) -> tuple[Any, ...]:
+        """The values of several elements, a tuple; None for those that are not there.
+
+        Fastest in the order of their tags.
+        """
     def element(self, key: object) -> Element:
         """The element of a key, for its VR, its place, its bytes. KeyError if there is none."""
     def copy(self) -> Self:
@@ -160,6 +168,13 @@ def parse(
 
     Raises UnparsableError for more than 256 sequences in each other or 33 million elements, and nothing else:
     what is wrong is among the findings.
+    """
+
+def open_file(made: type[_T], data: Buffer, encodings: dict[str, tuple[bool, bool]]) -> _T | None:
+    """The data set of a file that begins as PS3.10 7.1 has it, in a transfer syntax that needs no inflating.
+
+    `encodings`: (implicit, little endian) by transfer syntax UID. None for any other file: `dicom.reading`
+    looks closer at it.
     """
 
 def parse_meta(made: type[_T], data: Buffer, start: int) -> tuple[_T, int]:

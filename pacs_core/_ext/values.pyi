@@ -1,5 +1,6 @@
 """The bytes of a value as Python objects (PS3.5 6.2)."""
 
+import datetime
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
@@ -15,6 +16,9 @@ class Types:
         Of one value of PN.
     of_text : dict of VR to callable (text) -> object
         Of one value, without padding, of the VRs whose values are more than text: DA, DS, DT, IS, TM.
+    decimal_string, date, time, date_time : class
+        What values in the standard forms are made of at once: subclasses of float and of datetime's classes,
+        with an attribute `_text`.
     """
 
     def __init__(
@@ -22,6 +26,11 @@ class Types:
         decode: Callable[[bytes, bytes, bool], tuple[str, bool]],
         person_name: Callable[[str], Any],
         of_text: Mapping[str, Callable[[str], Any]],
+        *,
+        decimal_string: type[float],
+        date: type[datetime.date],
+        time: type[datetime.time],
+        date_time: type[datetime.datetime],
     ) -> None: ...
     @property
     def decode(self) -> Callable[[bytes, bytes, bool], tuple[str, bool]]: ...

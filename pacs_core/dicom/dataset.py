@@ -64,6 +64,10 @@ class Dataset(Tree):
             "IS": values.integer_string,
             "TM": values.time,
         },
+        decimal_string=values.DecimalString,
+        date=values.Date,
+        time=values.Time,
+        date_time=values.DateTime,
     )
 
     def __init__(self, elements: Mapping[Any, object] | None = None, /, **keywords: object) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pacs_core._ext.mapping import map_file
-from pacs_core._ext.tree import parse, parse_meta
+from pacs_core._ext.tree import open_file, parse, parse_meta
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.part10 import guess_transfer_syntax
-from pacs_core.dicom.uids import transfer_syntax
+from pacs_core.dicom.uids import TRANSFER_SYNTAXES, transfer_syntax
 from pacs_core.errors import UnparsableError
 
 if TYPE_CHECKING:
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 INFLATE_LIMIT = 1 << 30
 _TRANSFER_SYNTAX = 0x0002_0010
+_ENCODINGS = {
+    uid: (syntax.implicit, syntax.little_endian)
+    for uid, syntax in TRANSFER_SYNTAXES.items()
+    if not syntax.deflated
+}
 _PIECE = 16384  # bytes inflated at once
 
 
@@ -52,15 +57,17 @@ def read(
         If the file can't be read.
     """
     path = None
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, bytes):
+        data: Any = source
+    elif isinstance(source, str | os.PathLike):
         path = source
-        data: Any = map_file(source)
+        data = map_file(source)
     elif hasattr(source, "read"):
         data = source.read()
     else:
         data = source
     try:
-        dataset = _read(data, inflate_limit)
+        dataset = open_file(Dataset, data, _ENCODINGS) or _read(data, inflate_limit)
         if strict:
             _be_strict(dataset)
     except UnparsableError as exc:
@@ -71,6 +78,7 @@ def read(
 
 
 def _read(data: Any, inflate_limit: int) -> Dataset:
+    """What is no plain Part 10 file."""
     view = memoryview(data)
     if bytes(view[128:132]) == b"DICM":
         start = 132
