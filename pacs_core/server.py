@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from pydicom.uid import UID
-from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom import AE, AllStoragePresentationContexts
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from pacs_core.archive import Archive
@@ -130,6 +130,7 @@ class Node:
         wire = settings.wire
         shared: dict[str, Any] = {
             "storage": services,
+            "queries": finding,
             "admission": self._admission,
             "failure": self._failure,
             "preferences": Preferences(
@@ -144,14 +145,13 @@ class Node:
                 calling, called, address, Service.ECHO
             ),
         }
-        handlers = [(evt.EVT_C_FIND, finding.handle)]
         context = tls_context(settings.tls)
         self._servers = {
             secure: _Handed(
                 entity,
                 settings.server.aet,
                 tls,
-                handlers,
+                [],
                 _Counted(inbox, **shared),
             )
             for secure, tls in ((False, None), (True, context))

@@ -68,6 +68,11 @@ class Serving:
     def port(self) -> int:
         return self.ports[0]
 
+    @property
+    def server_address(self) -> tuple[str, int]:
+        """As `socketserver` names it."""
+        return "127.0.0.1", self.port
+
     def said(self, event: str) -> list[dict[str, object]]:
         """Log lines of that event so far."""
         return [line for line in self.lines if line.get("event") == event]

@@ -77,6 +77,14 @@ def read(
     return dataset
 
 
+def read_dataset(data: Buffer, transfer_syntax_uid: str, *, inflate_limit: int = INFLATE_LIMIT) -> Dataset:
+    """Read a data set without file meta information, as it crosses an association. As `read`."""
+    syntax = transfer_syntax(transfer_syntax_uid)
+    if syntax.deflated:
+        data = inflated(memoryview(data), inflate_limit)
+    return parse(Dataset, data, implicit=syntax.implicit, little=syntax.little_endian)
+
+
 def _read(data: Any, inflate_limit: int) -> Dataset:
     """What is no plain Part 10 file."""
     view = memoryview(data)
@@ -92,14 +100,15 @@ def _read(data: Any, inflate_limit: int) -> Dataset:
     uid = meta.get(_TRANSFER_SYNTAX)
     syntax = transfer_syntax(uid if isinstance(uid, str) and uid else guess_transfer_syntax(view, start))
     if syntax.deflated and len(view) > start:
-        data, start = _inflated(view[start:], inflate_limit), 0
+        data, start = inflated(view[start:], inflate_limit), 0
     return parse(Dataset, data, implicit=syntax.implicit, little=syntax.little_endian, start=start, meta=meta)
 
 
-def _inflated(data: memoryview, limit: int) -> bytes:
+def inflated(data: memoryview, limit: int) -> bytes:
     """The data set in a raw deflate stream (PS3.5 A.5), as far as it goes.
 
     Some write it with a zlib header. What is not deflated though it should be comes back as it is.
+    UnparsableError for more than `limit` bytes.
     """
     head = bytes(data[:6])
     if head[:1] in (b"\x02", b"\x08") and head[1:2] == b"\0" and head[4:6].isalpha() and head[4:6].isupper():

@@ -138,6 +138,7 @@ class Association(_Base):  # type: ignore[misc]
         self.request_item: Request
         self.transfer_syntaxes: dict[int, str] = {}
         self.kinds: dict[int, Kind] = {}
+        self.serving: int | None = None  # the Message ID of the request in hand
         self.counts = False  # against the limits of associations
         self.handed: Any = None  # what the server's owner knows the connection by
 
@@ -389,6 +390,10 @@ class Association(_Base):  # type: ignore[misc]
         self.kinds = {context_id: kind_of(abstract) for context_id, abstract, _ in accepted}
         self.dul.channel.accept_contexts(self.transfer_syntaxes)
         self.dul.channel.phase = pdu.TRANSFER
+
+    def abstract_syntax(self, context_id: int) -> str:
+        """The SOP class of a presentation context that was accepted."""
+        return next(result[1] for result in self.results if result[0] == context_id)
 
     def _run_reactor(self) -> None:
         dul, dimse = self.dul, self.dimse

@@ -6,10 +6,7 @@ A thin handler: identifier in, keys to the archive, matches out as identifiers i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
-from pydicom.datadict import dictionary_VR
-from pydicom.dataset import Dataset
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     PatientRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelFind,
@@ -17,11 +14,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from pacs_core.archive import Archive
 from pacs_core.dicom.attributes import Level
-from pacs_core.dimse.status import CANCELLED, PENDING, comment_of, status_of
-from pacs_core.errors import IdentifierError, NotPermittedError, PacsError
-from pacs_core.logs import get_logger
-
-log = get_logger("dimse.find")
+from pacs_core.dicom.dataset import Dataset
+from pacs_core.dicom.dictionary import vr_of
+from pacs_core.dicom.packing import packed_text
+from pacs_core.dimse.finding import FindRequest
+from pacs_core.errors import IdentifierError, NotPermittedError
 
 ROOTS = {
     PatientRootQueryRetrieveInformationModelFind: Level.PATIENT,
@@ -36,13 +33,15 @@ OURS = frozenset({CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTAN
 
 
 class FindService:
-    """Answers C-FIND from an archive; `handle` is bound to `evt.EVT_C_FIND`.
+    """Answers C-FIND from an archive.
 
     Parameters
     ----------
     may
         Whether a peer (calling and called AE title, address) may query here.
     """
+
+    sop_classes = frozenset(map(str, ROOTS))
 
     def __init__(
         self,
@@ -54,54 +53,50 @@ class FindService:
         self._ae_title = ae_title
         self._may = may
 
-    def handle(self, event: Any) -> Iterator[tuple[int | Dataset, Dataset | None]]:
-        """Pending responses, one a match; the final Success is pynetdicom's to send."""
-        try:
-            assoc = event.assoc
-            if not self._may(assoc.calling_ae_title, assoc.called_ae_title, assoc.peer_address):
-                raise NotPermittedError("this peer may not query here")
-            root = ROOTS[event.request.AffectedSOPClassUID]
-            identifier = event.identifier
-            level = _level(identifier, root)
-            wanted = frozenset(int(element.tag) for element in identifier)
-            for match in self._archive.find(level, _keys(identifier), wanted=wanted, hierarchy=root):
-                if event.is_cancelled:
-                    yield CANCELLED, None
-                    return
-                yield PENDING, self._response(match, level)
-        except PacsError as exc:
-            log.warning("query refused", why=str(exc))
-            failure = Dataset()
-            failure.Status = status_of(exc)
-            failure.ErrorComment = comment_of(exc)
-            yield failure, None
+    def find(self, request: FindRequest, identifier: Dataset) -> Iterator[Dataset]:
+        """An identifier for each match.
+
+        Raises
+        ------
+        NotPermittedError
+            If the peer may not query here.
+        IdentifierError
+            If the identifier does not match its SOP class: level or unique keys (C.4.1.3).
+        """
+        if not self._may(request.calling_ae_title, request.called_ae_title, request.address):
+            raise NotPermittedError("this peer may not query here")
+        root = ROOTS[request.sop_class_uid]
+        level = _level(identifier, root)
+        wanted = frozenset(element.tag for element in identifier)
+        for match in self._archive.find(level, _keys(identifier), wanted=wanted, hierarchy=root):
+            yield self._response(match, level)
 
     def _response(self, match: Mapping[int, str], level: Level) -> Dataset:
         """An identifier: the requested keys that we hold, and what goes with them (C.4.1.1.3.2)."""
         ds = Dataset()
-        ds.SpecificCharacterSet = "ISO_IR 192"
+        ds.set(CHARACTER_SET, "ISO_IR 192", "CS")
         for tag, value in match.items():
             if tag not in OURS:
-                ds.add_new(tag, dictionary_VR(tag), value.split("\\") if "\\" in value else value)
-        ds.QueryRetrieveLevel = level.name
-        ds.RetrieveAETitle = self._ae_title
-        ds.InstanceAvailability = "ONLINE"
+                vr = vr_of(tag)
+                ds._put(tag, vr, packed_text(vr, value))
+        ds.set(QUERY_RETRIEVE_LEVEL, level.name, "CS")
+        ds.set(RETRIEVE_AE_TITLE, self._ae_title, "AE")
+        ds.set(INSTANCE_AVAILABILITY, "ONLINE", "CS")
         return ds
 
 
 def _keys(identifier: Dataset) -> dict[int, str]:
     """The identifier's UIDs and Patient ID, as text."""
-    found = {}
-    for element in identifier:
-        if element.VR == "UI" or element.keyword == "PatientID":
-            value = element.value or ""
-            found[int(element.tag)] = value if isinstance(value, str) else "\\".join(map(str, value))
-    return found
+    return {
+        element.tag: "\\".join(element.values)
+        for element in identifier
+        if element.vr == "UI" or element.keyword == "PatientID"
+    }
 
 
 def _level(identifier: Dataset, root: Level) -> Level:
     """Query/Retrieve Level, one of those that the information model has (C.6.1, C.6.2)."""
-    level = Level.__members__.get(str(identifier.get("QueryRetrieveLevel", "")))
+    level = Level.__members__.get(str(identifier.get(QUERY_RETRIEVE_LEVEL, "")))
     if level is None or level < root:
         raise IdentifierError("no such Query/Retrieve Level in this model", tag=QUERY_RETRIEVE_LEVEL)
     return level

@@ -125,6 +125,21 @@ class MessageProvider:
     def cancel_req(self, value: dict[int, Any]) -> None:
         self._cancels = value
 
+    def _is_open(self, message_id: int | None) -> bool:
+        """Whether a request is being served, or waits for that."""
+        waiting = (event.command for event, _ in self.assoc.dul.requests)
+        return message_id == self.assoc.serving or any(
+            command is not None and command.message_id == message_id for command in waiting
+        )
+
+    def is_cancelled(self, message_id: int) -> bool:
+        """Whether the peer has cancelled a request by now."""
+        return message_id in self.cancel_req
+
+    def served(self, message_id: int | None) -> None:
+        """A request has been answered: what cancelled it is over, too."""
+        self._cancels.pop(message_id or 0, None)
+
     def take(self, event: Event, body: Any) -> None:
         """Sort a message that has just been read; `body` is its data set, or the sink that took it."""
         received: Command | None = event.command
@@ -132,7 +147,7 @@ class MessageProvider:
         field = received.command_field
         if field == C_CANCEL_RQ:
             # PS3.7 9.3.2.3: one for an unknown or finished operation has no effect.
-            if len(self._cancels) < _MOST_CANCELS:
+            if self._is_open(received.message_id_being_responded_to) and len(self._cancels) < _MOST_CANCELS:
                 with contextlib.suppress(UnparsableError):
                     self._cancels[received.message_id_being_responded_to or 0] = primitive_of(
                         self.assoc, event, None

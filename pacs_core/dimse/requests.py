@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pacs_core._ext.command import encode, encode_echo_rsp
+from pacs_core.dimse.finding import is_native_find, serve_find
 from pacs_core.dimse.messages import C_ECHO_RQ, C_STORE_RQ, primitive_of
 from pacs_core.dimse.negotiation import Kind, serves
 from pacs_core.dimse.status import (
@@ -39,11 +40,22 @@ def _is_native_store(assoc: Association, event: Any) -> bool:
 
 def serve(assoc: Association, event: Any, body: Any) -> None:
     """Answer a request, or let the service that it is for."""
+    assoc.serving = event.command.message_id
+    try:
+        _serve(assoc, event, body)
+    finally:
+        assoc.dimse.served(assoc.serving)
+        assoc.serving = None
+
+
+def _serve(assoc: Association, event: Any, body: Any) -> None:
     command = event.command
     if _is_native_store(assoc, event) and not isinstance(body, Joined):
         serve_store(assoc, event, body)
     elif isinstance(body, Joined) and body.too_large:
         _refuse(assoc, event, OUT_OF_RESOURCES, "the data set is too large")
+    elif is_native_find(assoc, event):
+        serve_find(assoc, event, assoc.dimse.joined(body))
     elif command.command_field == C_ECHO_RQ and not assoc.wire.may_echo(
         assoc.calling_ae_title, assoc.called_ae_title, assoc.peer_address
     ):

@@ -22,6 +22,7 @@ from pynetdicom import evt, transport
 from pacs_core._ext.associate import Supported
 from pacs_core._ext.buffer import Budget as Budget
 from pacs_core.dimse.association import LOGGER, Association
+from pacs_core.dimse.finding import FindHandler
 from pacs_core.dimse.hearing import Hearing, hearing_of, talk
 from pacs_core.dimse.negotiation import (
     LIMIT_EXCEEDED,
@@ -44,6 +45,8 @@ class Wire:
     ----
     storage
         Takes C-STORE requests on storage contexts; None leaves them to the handler of EVT_C_STORE.
+    queries
+        Takes C-FIND requests of the SOP classes that it names; None leaves them to the handler of EVT_C_FIND.
     admission
         Asked about each association request, see `negotiation.Admission`.
     failure
@@ -62,6 +65,7 @@ class Wire:
         self,
         *,
         storage: StorageHandler | None = None,
+        queries: FindHandler | None = None,
         admission: Admission | None = None,
         failure: Failure = processing_failure,
         preferences: Preferences | None = None,
@@ -72,6 +76,7 @@ class Wire:
         may_echo: Callable[[str, str, str], bool] = lambda *_: True,
     ) -> None:
         self.storage = storage
+        self.queries = queries
         self.admission = admission
         self.failure = failure
         self.preferences = preferences or Preferences()

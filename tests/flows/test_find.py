@@ -1,0 +1,152 @@
+"""C-FIND against a real `pacs-core serve`: identifiers in every transfer syntax, cancel, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import AE
+from pynetdicom.sop_class import (
+    PatientRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelFind,
+)
+
+import pacs_core
+from pacs_core._ext.command import Command, encode
+from tests.flows.rawpeer import Peer, p_data, pdv
+from tests.make import instance, part10, uid
+from tests.serving import Serving, serving
+
+SYNTAXES = {
+    "implicit": "1.2.840.10008.1.2",
+    "explicit": "1.2.840.10008.1.2.1",
+    "big endian": "1.2.840.10008.1.2.2",
+    "deflated": "1.2.840.10008.1.2.1.99",
+}
+STUDY = StudyRootQueryRetrieveInformationModelFind
+PATIENT = PatientRootQueryRetrieveInformationModelFind
+MANY = 3000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving(tmp_path_factory.mktemp("find") / "archive") as server:
+        images = [
+            instance(1, PatientName="Müller^Jürgen", SpecificCharacterSet="ISO_IR 100", ImageType=["A", "B"]),
+            instance(2, series=2),
+            *(instance(number, study=2, patient="MANY", size=2) for number in range(MANY)),
+        ]
+        client = pacs_core.Client("127.0.0.1", server.port)
+        assert all(sent.status == 0 for sent in client.store([part10(image) for image in images]))
+        yield server
+        assert server.stop() == 0
+
+
+def ask(
+    server: Serving, level: str, root: str = STUDY, syntax: str = "explicit", **keys: object
+) -> list[Dataset]:
+    """The responses of a query; the last is the final one's status."""
+    entity = AE()
+    entity.add_requested_context(root, SYNTAXES[syntax])
+    association = entity.associate("127.0.0.1", server.port, ae_title="PACSCORE")
+    assert association.is_established
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        setattr(identifier, keyword, value)
+    responses = list(association.send_c_find(identifier, root))
+    association.release()
+    assert all(status.Status == 0xFF00 for status, _ in responses[:-1])
+    return [*(found for _, found in responses[:-1]), responses[-1][0]]
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_responses_are_in_the_transfer_syntax_of_the_query(server: Serving, syntax: str) -> None:
+    keys = {"StudyInstanceUID": uid(1), "SeriesInstanceUID": uid(1, 1), "SOPInstanceUID": ""}
+    found, final = ask(
+        server, "IMAGE", syntax=syntax, **keys, PatientName="", Rows=None, ImageType="", InstanceNumber=""
+    )
+    assert final.Status == 0
+    assert found.SpecificCharacterSet == "ISO_IR 192"
+    assert found.SOPInstanceUID == uid(1, 1, 1)
+    assert found.PatientName == "Müller^Jürgen"
+    assert (found.Rows, list(found.ImageType), found.InstanceNumber) == (1, ["A", "B"], 1)
+    assert (found.QueryRetrieveLevel, found.RetrieveAETitle) == ("IMAGE", "PACSCORE")
+    assert "StudyDate" not in found
+
+
+def test_21_a_key_that_was_not_asked_for_is_not_told(server: Serving) -> None:
+    found, _ = ask(server, "STUDY", StudyInstanceUID=uid(1))
+    assert {element.keyword for element in found} == {
+        *("SpecificCharacterSet", "QueryRetrieveLevel", "RetrieveAETitle", "InstanceAvailability"),
+        "StudyInstanceUID",
+    }
+
+
+@pytest.mark.parametrize(
+    ("level", "root", "keys"),
+    [
+        ("", STUDY, {}),
+        ("HOSPITAL", STUDY, {}),
+        ("PATIENT", STUDY, {"PatientID": ""}),
+        ("SERIES", STUDY, {"SeriesInstanceUID": ""}),
+        ("STUDY", PATIENT, {"StudyInstanceUID": ""}),
+        ("SERIES", STUDY, {"StudyInstanceUID": [uid(1), uid(2)]}),
+    ],
+)
+def test_14_15_wrong_levels_and_missing_unique_keys_are_refused(
+    server: Serving, level: str, root: str, keys: dict[str, object]
+) -> None:
+    (final,) = ask(server, level, root, **keys)
+    assert final.Status == 0xA900
+    assert final.ErrorComment
+
+
+def test_an_identifier_that_is_garbage_is_answered(server: Serving) -> None:
+    with Peer(server) as peer:
+        peer.associated(contexts=[(1, STUDY, [SYNTAXES["explicit"]])])
+        command = encode({0x0002: STUDY, 0x0100: 0x20, 0x0110: 1, 0x0700: 0, 0x0800: 1})
+        peer.send(p_data(pdv(1, 3, command), pdv(1, 2, b"\xff" * 500)))
+        assert peer.response().status == 0xA900
+        peer.released()
+
+
+def commands(peer: Peer) -> Iterator[int]:
+    """The statuses of the responses, whose fragments may share PDUs; the final one is the last."""
+    while True:
+        pdu = peer.pdu()
+        assert pdu[0] == 4
+        at = 6
+        while at < len(pdu):
+            length = int.from_bytes(pdu[at : at + 4], "big")
+            if pdu[at + 5] & 1:
+                status = Command.decode(pdu[at + 6 : at + 4 + length]).status or 0
+                yield status
+                if status != 0xFF00:
+                    return
+            at += 4 + length
+
+
+def test_8_23_a_cancel_ends_the_responses(server: Serving) -> None:
+    identifier = pacs_core.Dataset(
+        QueryRetrieveLevel="IMAGE",
+        StudyInstanceUID=uid(2),
+        SeriesInstanceUID=uid(2, 1),
+        SOPInstanceUID="",
+        SOPClassUID="",
+    )
+    with Peer(server) as peer:
+        peer.associated(contexts=[(1, STUDY, [SYNTAXES["explicit"]])])
+        command = encode({0x0002: STUDY, 0x0100: 0x20, 0x0110: 7, 0x0700: 0, 0x0800: 1})
+        cancel = encode({0x0100: 0x0FFF, 0x0120: 7, 0x0800: 0x0101})
+        query = p_data(pdv(1, 3, command), pdv(1, 2, identifier.to_bytes(SYNTAXES["explicit"])))
+        peer.send(query + p_data(pdv(1, 3, cancel)))
+        *pending, final = commands(peer)
+        assert final == 0xFE00
+        assert 0 < len(pending) < MANY
+        # Cancelling what is over has no effect on the next request of that number.
+        peer.send(p_data(pdv(1, 3, cancel)) + query)
+        *pending, final = commands(peer)
+        assert (len(pending), final) == (MANY, 0)
+        peer.released()
