@@ -42,7 +42,9 @@ MODULES = (
     "kv",
     "link",
     "literals",
+    "lookup",
     "mapping",
+    "match",
     "negotiation",
     "pdu",
     "record",
@@ -54,7 +56,7 @@ MODULES = (
     "walk",
 )
 FUZZ_TARGETS = ("catalog", "command", "deflated", "planted", "record", "scan", "walk", "wire")
-NEEDS_LMDB = {"batch", "browse", "catalog", "kv", "settle"}
+NEEDS_LMDB = {"batch", "browse", "catalog", "kv", "lookup", "settle"}
 
 
 def lmdb_flags() -> tuple[list[str], list[str], list[str]]:

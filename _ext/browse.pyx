@@ -214,12 +214,6 @@ def ids_of(Environment env not None, int table, bytes key=None, uint64_t after=0
 
 # --- records ----------------------------------------------------------------------------------------------
 
-# The records of one id: its own and those of its parents, by level.
-cdef struct Line:
-    uint64_t id
-    MDB_val rows[4]
-
-
 cdef int copy_row(MDB_txn* txn, MDB_dbi dbi, Arena* arena, uint64_t id, MDB_val* row) noexcept nogil:
     cdef MDB_val key = number(&id)
     cdef int code = mdb_get(txn, dbi, &key, row)

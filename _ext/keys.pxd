@@ -54,6 +54,14 @@ cdef inline bint same_text(Text a, Text b) noexcept nogil:
     return a.size == b.size and (a.size == 0 or memcmp(a.data, b.data, a.size) == 0)
 
 
+cdef struct Out:            # normalised text on its way; what goes beyond `room` is cut
+    uint8_t* data
+    size_t size
+    size_t room
+
+
+cdef Text trimmed(const uint8_t* data, size_t size) noexcept nogil
+cdef void normal(int kind, Text text, Out* out) noexcept nogil
 cdef int add_keys(Arena* arena, uint8_t code, int kind, Text value, Key** keys) noexcept nogil
 cdef int add_pair_key(Arena* arena, uint8_t code, Text first, Text second, Key** keys) noexcept nogil
 cdef int sort_keys(Arena* arena, Key** keys) noexcept nogil

@@ -64,13 +64,8 @@ cdef const Fold* fold_of(uint32_t point) noexcept nogil:
     return NULL
 
 
-cdef struct Out:
-    uint8_t* data
-    size_t size
-
-
 cdef inline void put(Out* out, uint8_t byte) noexcept nogil:
-    if out.size < KEY_CUT:
+    if out.size < out.room:
         out.data[out.size] = byte
         out.size += 1
 
@@ -98,7 +93,7 @@ cdef void fold_text(Text text, Out* out) noexcept nogil:
     cdef uint32_t point
     cdef uint8_t byte
     cdef const Fold* fold
-    while i < text.size and out.size < KEY_CUT:
+    while i < text.size and out.size < out.room:
         byte = text.data[i]
         if byte < 0x80:
             put(out, byte + 32 if c'A' <= byte <= c'Z' else byte)
@@ -177,7 +172,7 @@ cdef void normal(int kind, Text text, Out* out) noexcept nogil:
     elif kind == KEY_DATE:
         normal_date(text, out)
     else:
-        for i in range(text.size if text.size < KEY_CUT else KEY_CUT):
+        for i in range(min(text.size, out.room)):
             put(out, text.data[i])
 
 
@@ -248,6 +243,7 @@ cdef int add_keys(Arena* arena, uint8_t code, int kind, Text value, Key** keys) 
         start = i + 1
         out.data = key.data + 2
         out.size = 0
+        out.room = KEY_CUT
         normal(kind, part, &out)
         if out.size:
             key.size = out.size + 2
@@ -270,6 +266,7 @@ cdef int add_pair_key(Arena* arena, uint8_t code, Text first, Text second, Key**
     key.data[1] = 1
     out.data = key.data + 2
     out.size = 0
+    out.room = KEY_CUT
     for i in range(first.size if first.size < 64 else 64):
         put(&out, first.data[i])
     put(&out, 0)

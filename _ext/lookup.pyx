@@ -1,0 +1,552 @@
+# cython: auto_pickle=False
+"""Queries on the index: walks of key ranges, and the sieve that keeps what matches and encodes it as a response.
+
+Each call is one snapshot and gives the GIL up; a walk is resumed by the key and the id that it came to.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, qsort, realloc, strtod, strtoll
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+from pacs_core._ext.arena cimport Arena, keep, release, take
+from pacs_core._ext.browse cimport Line, fetch
+from pacs_core._ext.catalog cimport TABLE_KEY
+from pacs_core._ext.digits cimport put_unsigned, width
+from pacs_core._ext.keys cimport KEY_MAX, Text
+from pacs_core._ext.kv cimport (
+    MDB_CORRUPTED, MDB_GET_BOTH_RANGE, MDB_NEXT, MDB_NEXT_NODUP, MDB_NOTFOUND, MDB_SET_RANGE, MDB_SUCCESS,
+    Environment, MDB_cursor, MDB_txn, MDB_val, begin_read, fail, mdb_cursor_close, mdb_cursor_get, mdb_cursor_open,
+    number, view,
+)
+from pacs_core._ext.match cimport Matcher
+from pacs_core._ext.rows cimport (
+    IMAGE, PATIENT, SERIES, STUDY, Instance, Layout, Node, Schema, Tally, decode_instance, decode_node,
+    next_attribute,
+)
+from pacs_core._ext.text cimport is_plain
+from pacs_core._ext.values cimport kind_of, letters_of
+from pacs_core._ext.vr cimport VR_FD, VR_FL, VR_OPAQUE, VR_US
+
+cdef enum:
+    NAMES = 64              # modalities or SOP classes of a study that are told
+    KEYS_A_CALL = 20000     # keys that one call looks at
+    CHARACTER_SET = 0x00080005
+    LETTERS_UI = 0x5549
+
+# What a column is, if it is not the slot of an attribute.
+cdef enum:
+    OF_UID = -1
+    OF_ISSUER = -2
+    OF_STUDIES = -3
+    OF_SERIES = -4
+    OF_INSTANCES = -5
+    OF_MODALITIES = -6
+    OF_CLASSES = -7
+    OF_SYNTAX = -8
+
+cdef dict COMPUTED = {
+    0x00100020: (PATIENT, OF_UID),
+    0x00100021: (PATIENT, OF_ISSUER),
+    0x00201200: (PATIENT, OF_STUDIES),
+    0x00201202: (PATIENT, OF_SERIES),
+    0x00201204: (PATIENT, OF_INSTANCES),
+    0x0020000D: (STUDY, OF_UID),
+    0x00080061: (STUDY, OF_MODALITIES),
+    0x00080062: (STUDY, OF_CLASSES),
+    0x00201206: (STUDY, OF_SERIES),
+    0x00201208: (STUDY, OF_INSTANCES),
+    0x0020000E: (SERIES, OF_UID),
+    0x00201209: (SERIES, OF_INSTANCES),
+    0x00080018: (IMAGE, OF_UID),
+    0x00083002: (IMAGE, OF_SYNTAX),
+}
+
+
+cdef struct Column:
+    int level
+    int what
+
+
+cdef struct Part:           # one element of a response
+    uint32_t tag
+    uint16_t vr
+    uint8_t kind
+    bint constant
+    Text text               # of a constant
+    Column column
+
+
+cdef struct Rows:           # what is known of one id, decoded when it is asked for
+    const Line* line
+    const void* decoded[4]  # from which record
+    Node nodes[3]
+    Instance instance
+    uint8_t[24] digits
+    uint8_t[NAMES * 65] names
+    bint failed
+
+
+cdef struct Sink:
+    uint8_t* data
+    size_t size
+    size_t room
+    bint failed
+
+
+cdef inline uint8_t* grow(Sink* sink, size_t size) noexcept nogil:
+    """Room for `size` bytes more; NULL without memory."""
+    cdef uint8_t* data
+    cdef size_t room
+    if sink.room - sink.size < size:
+        room = sink.room * 2 + size + 4096
+        data = <uint8_t*>realloc(sink.data, room)
+        if data == NULL:
+            sink.failed = True
+            return NULL
+        sink.data = data
+        sink.room = room
+    sink.size += size
+    return sink.data + sink.size - size
+
+
+cdef bint find_column(const Layout* layout, uint32_t tag, Column* column):
+    """Where the index has an attribute; whether it has it."""
+    cdef int i
+    cdef object computed = COMPUTED.get(tag)
+    if computed is not None:
+        column.level, column.what = computed
+        return True
+    for i in range(layout.count):
+        if layout.by_tag[i].tag == tag:
+            column.level = layout.by_tag[i].level
+            column.what = layout.by_tag[i].slot
+            return True
+    return False
+
+
+def level_of(Schema schema not None, uint32_t tag):
+    """The level at which the index has an attribute, None if it does not."""
+    cdef Column column
+    return column.level if find_column(&schema.layout, tag, &column) else None
+
+
+# --- one row ----------------------------------------------------------------------------------------------
+
+cdef Text counted(Rows* rows, uint64_t count) noexcept nogil:
+    cdef Text text
+    text.data = rows.digits
+    text.size = put_unsigned(rows.digits, count)
+    return text
+
+
+cdef int order_names(const void* a, const void* b) noexcept nogil:
+    cdef Text left = (<Tally**>a)[0].name
+    cdef Text right = (<Tally**>b)[0].name
+    cdef int order = memcmp(left.data, right.data, min(left.size, right.size))
+    return order if order else (left.size > right.size) - (left.size < right.size)
+
+
+cdef Text joined(Rows* rows, Tally* tally) noexcept nogil:
+    """The names of a tally in order, joined by backslashes."""
+    cdef Tally* found[NAMES]
+    cdef int count = 0, i
+    cdef Text text
+    text.data = rows.names
+    text.size = 0
+    while tally != NULL and count < NAMES:
+        if tally.name.size <= 64:
+            found[count] = tally
+            count += 1
+        tally = tally.next
+    qsort(found, count, sizeof(Tally*), order_names)
+    for i in range(count):
+        if i:
+            rows.names[text.size] = c'\\'
+            text.size += 1
+        memcpy(rows.names + text.size, found[i].name.data, found[i].name.size)
+        text.size += found[i].name.size
+    return text
+
+
+cdef Text of_instance(const Layout* layout, const Instance* instance, int slot) noexcept nogil:
+    cdef Instance rest = instance[0]
+    cdef uint8_t code
+    cdef Text text
+    while next_attribute(&rest, &code, &text):
+        if layout.level_of[code] == IMAGE and layout.slot_of[code] == slot:
+            return text
+    text.data = NULL
+    text.size = 0
+    return text
+
+
+cdef Text text_of(const Layout* layout, Arena* arena, Rows* rows, const Column* column) noexcept nogil:
+    """The value of a column, valid until the next call for a computed one."""
+    cdef const void* data = rows.line.rows[column.level].mv_data
+    cdef size_t size = rows.line.rows[column.level].mv_size
+    cdef Node* node
+    cdef Text nothing
+    nothing.data = NULL
+    nothing.size = 0
+    if column.level == IMAGE:
+        if rows.decoded[IMAGE] != data:
+            if decode_instance(<const uint8_t*>data, size, &rows.instance) < 0:
+                rows.failed = True
+                return nothing
+            rows.decoded[IMAGE] = data
+        if column.what == OF_UID:
+            return rows.instance.uid
+        if column.what == OF_SYNTAX:
+            return rows.instance.syntax
+        return of_instance(layout, &rows.instance, column.what)
+    node = &rows.nodes[column.level]
+    if rows.decoded[column.level] != data:
+        memset(node, 0, sizeof(Node))
+        if decode_node(layout, arena, <const uint8_t*>data, size, column.level, node) < 0:
+            rows.failed = True
+            return nothing
+        rows.decoded[column.level] = data
+    if column.what >= 0:
+        return node.values[column.what].text
+    if column.what == OF_UID:
+        return node.uid
+    if column.what == OF_ISSUER:
+        return node.issuer
+    if column.what == OF_STUDIES:
+        return counted(rows, node.studies)
+    if column.what == OF_SERIES:
+        return counted(rows, node.series)
+    if column.what == OF_INSTANCES:
+        return counted(rows, node.instances)
+    return joined(rows, node.modalities if column.what == OF_MODALITIES else node.classes)
+
+
+# --- responses --------------------------------------------------------------------------------------------
+
+cdef inline void put16(uint8_t* out, uint32_t value) noexcept nogil:
+    out[0] = value & 0xFF
+    out[1] = value >> 8 & 0xFF
+
+
+cdef size_t binary(const Part* part, Text text, uint8_t* out) noexcept nogil:
+    """Decimal text as binary numbers, little endian; `out` has room for 8 bytes for each 2 of the text."""
+    cdef uint32_t step = width(part.kind)
+    cdef char[32] digits
+    cdef size_t start = 0, i, n = 0, length
+    cdef int64_t whole
+    cdef double real
+    cdef float single
+    for i in range(text.size + 1):
+        if i < text.size and text.data[i] != c'\\':
+            continue
+        length = i - start
+        if 0 < length < 32:
+            memcpy(digits, text.data + start, length)
+            digits[length] = 0
+            if part.kind == VR_FD or part.kind == VR_FL:
+                real = strtod(digits, NULL)
+                single = <float>real
+                memcpy(out + n, <void*>&real if part.kind == VR_FD else <void*>&single, step)
+            else:
+                whole = strtoll(digits, NULL, 10)
+                memcpy(out + n, &whole, step)
+            n += step
+        start = i + 1
+    return n
+
+
+cdef void put_part(Sink* sink, const Part* part, Text text, bint implicit) noexcept nogil:
+    """One element; a value that its VR can't hold is left empty."""
+    cdef bint numeric = VR_US <= part.kind < VR_OPAQUE
+    cdef size_t room = text.size * 4 + 8 if numeric else text.size + 1
+    cdef uint8_t* out = grow(sink, 8 + room)
+    cdef size_t size = 0
+    if out == NULL:
+        return
+    put16(out, part.tag >> 16)
+    put16(out + 2, part.tag)
+    if numeric:
+        size = binary(part, text, out + 8)
+    elif text.size < 0xFFFF:
+        size = text.size
+        if size:
+            memcpy(out + 8, text.data, size)
+        if size & 1:
+            out[8 + size] = 0 if part.vr == LETTERS_UI else 0x20
+            size += 1
+    if implicit:
+        put16(out + 4, size)
+        put16(out + 6, 0)
+    else:
+        out[4] = part.vr >> 8
+        out[5] = part.vr & 0xFF
+        put16(out + 6, size)
+    sink.size -= room - size
+
+
+@cython.final
+cdef class Sieve:
+    """Keeps the ids of a level whose records match, and makes responses of them.
+
+    Parameters
+    ----------
+    level : int
+        0 patient to 3 image.
+    tags : sequence of int
+        The attribute that each test of the matcher is for; all of this level or above.
+    parts : sequence of (tag, VR, bytes or None)
+        The elements of a response, ascending by tag: what they hold, or None for what the record has. Attributes
+        below the level have no place here.
+    """
+
+    cdef Schema schema
+    cdef Matcher matcher
+    cdef Arena arena
+    cdef Column* columns
+    cdef Part* parts
+    cdef int part_count
+    cdef int top            # the highest level that is needed
+    cdef int level
+
+    def __init__(self, Schema schema not None, int level, Matcher matcher not None, tags, parts):
+        cdef list wanted = list(tags)
+        cdef list elements = list(parts)
+        cdef Py_ssize_t i
+        cdef bytes constant
+        if self.columns != NULL or len(wanted) != matcher.count or not 0 <= level < 4:
+            raise ValueError("a sieve is made once, of one attribute for each test")
+        self.schema = schema
+        self.matcher = matcher
+        self.level = self.top = level
+        self.columns = <Column*>take(&self.arena, (len(wanted) + 1) * sizeof(Column))
+        self.parts = <Part*>take(&self.arena, (len(elements) + 1) * sizeof(Part))
+        if self.columns == NULL or self.parts == NULL:
+            raise MemoryError
+        for i, tag in enumerate(wanted):
+            self.place(tag, &self.columns[i])
+        for i, (tag, vr, value) in enumerate(elements):
+            self.parts[i].tag = tag
+            self.parts[i].vr = letters_of(vr)
+            self.parts[i].kind = kind_of(self.parts[i].vr)
+            if self.parts[i].kind >= VR_OPAQUE:
+                raise ValueError(f"{vr} has no place in a response")
+            if value is None:
+                self.place(tag, &self.parts[i].column)
+                continue
+            constant = value
+            self.parts[i].constant = True
+            self.parts[i].text.size = PyBytes_GET_SIZE(constant)
+            self.parts[i].text.data = <const uint8_t*>keep(
+                &self.arena, PyBytes_AS_STRING(constant), PyBytes_GET_SIZE(constant)
+            )
+        self.part_count = <int>len(elements)
+
+    def __dealloc__(self):
+        release(&self.arena)
+
+    cdef int place(self, uint32_t tag, Column* column) except -1:
+        if not find_column(&self.schema.layout, tag, column) or column.level > self.level:
+            raise ValueError(f"no {tag:08X} at this level")
+        self.top = min(self.top, column.level)
+        return 0
+
+    cdef bint passes(self, Arena* arena, Rows* rows) noexcept nogil:
+        cdef int i
+        for i in range(self.matcher.count):
+            if not self.matcher.passes(i, text_of(&self.schema.layout, arena, rows, &self.columns[i])):
+                return False
+        return not rows.failed
+
+    cdef void respond(self, Arena* arena, Rows* rows, Sink* sink, bint implicit) noexcept nogil:
+        """Append one response, in front of it the character set if it is not ASCII."""
+        cdef size_t start = sink.size
+        cdef size_t body
+        cdef int i
+        cdef Part part
+        cdef Text text
+        cdef bint plain = True
+        part.tag = CHARACTER_SET
+        part.vr = 0x4353
+        part.kind = 1
+        text.data = <const uint8_t*>b"ISO_IR 192"
+        text.size = 10
+        put_part(sink, &part, text, implicit)
+        body = sink.size
+        for i in range(self.part_count):
+            if self.parts[i].constant:
+                text = self.parts[i].text
+            else:
+                text = text_of(&self.schema.layout, arena, rows, &self.parts[i].column)
+                plain = plain and is_plain(text.data, text.size)
+            put_part(sink, &self.parts[i], text, implicit)
+        if plain and not sink.failed:
+            # All is moved over the character set, which says nothing then.
+            memmove(sink.data + start, sink.data + body, sink.size - body)
+            sink.size -= body - start
+
+    def sift(self, Environment env not None, ids):
+        """Those of some ids, in their order, that match."""
+        cdef list wanted = list(ids)
+        cdef Arena arena
+        cdef Line* lines
+        cdef Rows rows
+        cdef Py_ssize_t i
+        cdef list found = []
+        arena.head = NULL
+        memset(&rows, 0, sizeof(Rows))
+        try:
+            lines = fetch(env, self.schema, &arena, self.level, self.top, wanted)
+            for i in range(len(wanted)):
+                if lines[i].rows[self.level].mv_data == NULL:
+                    continue
+                rows.line = &lines[i]
+                if self.passes(&arena, &rows):
+                    found.append(wanted[i])
+            if rows.failed:
+                fail(MDB_CORRUPTED, "decode a record of the index")
+            return found
+        finally:
+            release(&arena)
+
+    def responses(self, Environment env not None, ids, bint implicit):
+        """The responses to a query that the matching ones of some ids are, each a data set in little endian,
+        (0008,0005) first if it is not ASCII."""
+        cdef list wanted = list(ids)
+        cdef Py_ssize_t count = len(wanted), i
+        cdef Arena arena
+        cdef Line* lines
+        cdef Rows rows
+        cdef Sink sink
+        cdef size_t* ends
+        cdef Py_ssize_t matched = 0
+        cdef size_t start = 0
+        arena.head = NULL
+        memset(&rows, 0, sizeof(Rows))
+        memset(&sink, 0, sizeof(Sink))
+        try:
+            lines = fetch(env, self.schema, &arena, self.level, self.top, wanted)
+            ends = <size_t*>take(&arena, (count + 1) * sizeof(size_t))
+            if ends == NULL:
+                raise MemoryError
+            with nogil:
+                for i in range(count):
+                    if lines[i].rows[self.level].mv_data == NULL:
+                        continue
+                    rows.line = &lines[i]
+                    if not self.passes(&arena, &rows):
+                        continue
+                    self.respond(&arena, &rows, &sink, implicit)
+                    ends[matched] = sink.size
+                    matched += 1
+            if sink.failed:
+                raise MemoryError
+            if rows.failed:
+                fail(MDB_CORRUPTED, "decode a record of the index")
+            found = []
+            for i in range(matched):
+                found.append(PyBytes_FromStringAndSize(<const char*>sink.data + start, ends[i] - start))
+                start = ends[i]
+            return found
+        finally:
+            free(sink.data)
+            release(&arena)
+
+
+# --- walks of the key table -------------------------------------------------------------------------------
+
+def key_ids(
+    Environment env not None, bytes start not None, bytes stop not None, *, bytes after=None, uint64_t after_id=0,
+    Matcher matcher=None, int limit=1024,
+):
+    """The ids under the keys from `start` up to, not with, `stop`: (ids, key, id), to be resumed `after` that key
+    and id; key None at the end.
+
+    A `matcher` decides by its first test which keys count; one that was cut always does. No more than 20,000 keys
+    are looked at in a call: the ids may be none though the end is not reached.
+    """
+    cdef MDB_val at, value
+    cdef MDB_txn* txn
+    cdef MDB_cursor* cursor = NULL
+    cdef Arena arena
+    cdef uint64_t* ids
+    cdef uint64_t id, following = after_id + 1
+    cdef int code, found = 0, i, looked = 0
+    cdef bytes begin = start if after is None else after
+    cdef uint8_t[KEY_MAX] last
+    cdef size_t last_size = 0
+    cdef Text text
+    cdef const char* first = begin
+    cdef size_t first_size = len(begin)
+    cdef const char* end = stop
+    cdef size_t end_size = len(stop)
+    cdef bint resumed = after is not None
+    cdef bint more = False
+    cdef bint counts
+    arena.head = NULL
+    if limit < 1:
+        raise ValueError("a limit of at least one id")
+    ids = <uint64_t*>take(&arena, limit * sizeof(uint64_t))
+    if ids == NULL:
+        raise MemoryError
+    try:
+        env.enter()
+        txn = env.reader()
+        with nogil:
+            code = begin_read(env.env, &txn)
+            if code == MDB_SUCCESS:
+                code = mdb_cursor_open(txn, env.tables[TABLE_KEY], &cursor)
+            if code == MDB_SUCCESS and resumed:
+                at = view(first, first_size)
+                value = number(&following)
+                code = mdb_cursor_get(cursor, &at, &value, MDB_GET_BOTH_RANGE)
+                if code == MDB_NOTFOUND:
+                    # All of that key is behind us, or it has gone: on with the one after it.
+                    at = view(first, first_size)
+                    code = mdb_cursor_get(cursor, &at, &value, MDB_SET_RANGE)
+                    if code == MDB_SUCCESS and at.mv_size == first_size and memcmp(at.mv_data, first, first_size) == 0:
+                        code = mdb_cursor_get(cursor, &at, &value, MDB_NEXT_NODUP)
+            elif code == MDB_SUCCESS:
+                at = view(first, first_size)
+                code = mdb_cursor_get(cursor, &at, &value, MDB_SET_RANGE)
+            while code == MDB_SUCCESS:
+                if beyond(&at, end, end_size):
+                    break
+                if at.mv_size > KEY_MAX or value.mv_size != 8:
+                    code = MDB_CORRUPTED
+                    break
+                if found == limit or looked == KEYS_A_CALL:
+                    more = True
+                    break
+                if last_size != at.mv_size or memcmp(last, at.mv_data, last_size) != 0:
+                    last_size = at.mv_size
+                    memcpy(last, at.mv_data, last_size)
+                    looked += 1
+                    if matcher is not None and last_size < KEY_MAX:
+                        text.data = last + 2
+                        text.size = last_size - 2 if last_size > 2 else 0
+                        counts = matcher.passes(0, text)
+                        if not counts:
+                            following = 0
+                            code = mdb_cursor_get(cursor, &at, &value, MDB_NEXT_NODUP)
+                            continue
+                memcpy(&following, value.mv_data, 8)
+                ids[found] = following
+                found += 1
+                code = mdb_cursor_get(cursor, &at, &value, MDB_NEXT)
+            if cursor != NULL:
+                mdb_cursor_close(cursor)
+        env.rest(txn)
+        env.leave()
+        if code != MDB_SUCCESS and code != MDB_NOTFOUND:
+            fail(code, f"read index {env.path}")
+        place = (<const char*>last)[:last_size] if more else None
+        return [ids[i] for i in range(found)], place, following
+    finally:
+        release(&arena)
+
+
+cdef inline bint beyond(const MDB_val* key, const char* end, size_t end_size) noexcept nogil:
+    cdef int order = memcmp(key.mv_data, end, min(key.mv_size, end_size))
+    return order > 0 or (order == 0 and key.mv_size >= end_size)

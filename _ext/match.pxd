@@ -1,0 +1,60 @@
+"""Matching rules of PS3.4 C.2.2.2 on values as text; what they mean is told in `dicom.query`."""
+
+cimport cython
+from libc.stdint cimport int64_t, uint8_t
+
+from pacs_core._ext.arena cimport Arena
+from pacs_core._ext.keys cimport Text
+
+cdef enum:
+    MATCH_VALUES = 0
+    MATCH_WILDCARD
+    MATCH_RANGE
+    MATCH_EMPTY
+
+cdef enum:
+    FORM_TEXT = 0
+    FORM_NAME
+    FORM_DATE
+    FORM_TIME
+    FORM_MOMENT    # date and time
+    FORM_NUMBER
+
+cdef enum:
+    LONGEST_NAME = 1024  # bytes of a component group that are compared
+    LONGEST_TIME = 16
+
+
+cdef struct Operand:
+    Text text          # normalised; a name: its group
+    int group          # of a name: which one has to match, -1 any
+    bint number        # whether it is one
+    double value
+    int64_t moment     # of a range: from here
+    int64_t until      # to here, both included
+
+
+cdef struct Test:
+    int matching
+    int form
+    bint offset        # the ends of a range of date and time are told with an offset
+    int count
+    Operand* operands  # any of them; of names, those of one value follow each other and all have to match
+    int* values        # how many operands each value has
+
+
+@cython.final
+cdef class Matcher:
+    cdef Arena arena
+    cdef Test* tests
+    cdef readonly int count
+
+    cdef int compile(self, Test* test, list values) except -1
+    cdef list groups(self, bytes value)
+    cdef int operand(self, Test* test, Operand* operand, bytes value, bint last) except -1
+    cdef size_t range_time(self, uint8_t* data, size_t size, bint last) noexcept
+    cdef bint passes(self, int test, Text value) noexcept nogil
+
+
+cdef bint fits(const Test* test, Text value) noexcept nogil
+cdef bint wild(Text pattern, Text text) noexcept nogil

@@ -1,0 +1,243 @@
+"""What is asked for: the attribute matching of DICOM queries, one meaning for all who query (PS3.4 C.2.2.2).
+
+A `Query` is made of the identifier of a C-FIND (or of whatever else names attributes and values); an index plans it,
+the native matcher decides. What the standard leaves open is decided here:
+
+- Matching is by the VR of the dictionary. Spaces around a value and at its end, and NULs, mean nothing.
+- Wildcards ('*', '?') are those of AE, CS, LO, LT, PN, SH, ST, UC, UR and UT; elsewhere they are letters, which no
+  date, number or UID has: no match, not all.
+- Several values in a key match as any of them, in every VR that can have several; an attribute of several values
+  matches by any of its own.
+- Names (PN) match whatever their case, by the full case folding of Unicode; empty components at the end, and spaces
+  around components, mean nothing. A key of one component group matches any group of the name; of a key of several,
+  each group that is not empty has to match the same group of the name.
+- Times match by what they denote: 10 is 100000, 101112.50 is 101112.5. A range reaches from the first moment of its
+  beginning to the last of its end, so that 10-11 holds 1145.
+- Decimal and integer strings match by their number.
+- A key without a value, or of '*' alone where that is a wildcard, matches all, and those that do not have it too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from pacs_core.dicom import dictionary
+from pacs_core.dicom.attributes import Level
+from pacs_core.dicom.dataset import Dataset, Sequence
+from pacs_core.errors import IdentifierError
+
+QUERY_RETRIEVE_LEVEL = 0x0008_0052
+_CHARACTER_SET = 0x0008_0005
+_TIMEZONE = 0x0008_0201
+
+WITH_WILDCARDS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
+WITH_RANGES = frozenset({"DA", "DT", "TM"})
+_ONE_VALUE = frozenset({"LT", "ST", "UR", "UT"})
+_NOT_MATCHED = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+_WILD = re.compile(r"[*?]")
+
+# The unique key of each level (PS3.4 C.6.1.1).
+UNIQUE = {
+    Level.PATIENT: 0x0010_0020,
+    Level.STUDY: 0x0020_000D,
+    Level.SERIES: 0x0020_000E,
+    Level.IMAGE: 0x0008_0018,
+}
+
+
+class Matching(Enum):
+    """The kinds of attribute matching."""
+
+    UNIVERSAL = "universal"  # C.2.2.2.3
+    VALUES = "values"  # single value, list of UID, any of several: C.2.2.2.1, .2
+    WILDCARD = "wildcard"  # C.2.2.2.4
+    RANGE = "range"  # C.2.2.2.5
+    SEQUENCE = "sequence"  # C.2.2.2.6
+    EMPTY = "empty"  # C.2.2.2.7, where negotiated
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One attribute that is asked for.
+
+    Attributes
+    ----------
+    values : tuple of str
+        Of VALUES and WILDCARD: any of them. Of RANGE: the two ends, '' where it is open.
+    keys : tuple of Key
+        Of SEQUENCE: what one item has to match.
+    """
+
+    tag: int
+    vr: str
+    matching: Matching
+    values: tuple[str, ...] = ()
+    keys: tuple[Key, ...] = ()
+
+    @property
+    def keyword(self) -> str:
+        """Its keyword, or its tag in hexadecimal."""
+        return dictionary.keyword_of(self.tag) or f"{self.tag:08X}"
+
+    def __str__(self) -> str:
+        if self.matching is Matching.SEQUENCE:
+            return f"{self.keyword}=({' '.join(map(str, self.keys))})"
+        if self.matching is Matching.RANGE:
+            return f"{self.keyword}={self.values[0]}-{self.values[1]}"
+        return f"{self.keyword}={'\\'.join(self.values)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked for at a level of an information model.
+
+    Attributes
+    ----------
+    keys : tuple of Key
+        Ascending by tag; the universal ones are what is to be returned besides.
+    root : Level
+        The top of the model: `PATIENT` or `STUDY`.
+    """
+
+    level: Level
+    keys: tuple[Key, ...] = ()
+    root: Level = Level.STUDY
+    relational: bool = False
+    tags: frozenset[int] = field(default_factory=frozenset)
+
+    def matching(self) -> tuple[Key, ...]:
+        """The keys that do not match all."""
+        return tuple(key for key in self.keys if key.matching is not Matching.UNIVERSAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Negotiated:
+    """What was agreed on for an association by extended negotiation (PS3.4 C.5.1.1)."""
+
+    relational: bool = False
+    combined: bool = False  # date and time as one range
+    fuzzy: bool = False
+    empty: bool = False
+    multiple: bool = False
+
+
+NOTHING = Negotiated()
+
+
+def key_of(tag: int, vr: str, text: str, negotiated: Negotiated = NOTHING) -> Key:
+    """The key that a value asks for, as text: several values joined by backslashes.
+
+    `vr` is that of the dictionary, or what the identifier says of an attribute that is in none.
+    """
+    if vr in _NOT_MATCHED:
+        return Key(tag, vr, Matching.UNIVERSAL)
+    values = [text] if vr in _ONE_VALUE else text.split("\\")
+    values = [value.strip(" \0") if vr not in _ONE_VALUE else value.rstrip(" \0") for value in values]
+    values = [value for value in values if value]
+    if not values:
+        return Key(tag, vr, Matching.UNIVERSAL)
+    if negotiated.empty and values == ['""']:
+        return Key(tag, vr, Matching.EMPTY)
+    if vr in WITH_RANGES and len(values) == 1:
+        ends = _range(vr, values[0])
+        if ends is not None:
+            return Key(
+                tag, vr, Matching.RANGE if any(ends) else Matching.UNIVERSAL, ends if any(ends) else ()
+            )
+    if vr in WITH_WILDCARDS and any(_WILD.search(value) for value in values):
+        if any(not value.strip("*") for value in values):
+            return Key(tag, vr, Matching.UNIVERSAL)
+        return Key(tag, vr, Matching.WILDCARD, tuple(values))
+    return Key(tag, vr, Matching.VALUES, tuple(values))
+
+
+def _range(vr: str, value: str) -> tuple[str, str] | None:
+    """The ends of a range; None if it is a single value. A DT may have an offset, -0500, of its own."""
+    if vr != "DT":
+        first, dash, last = value.partition("-")
+        return (first.strip(" "), last.strip(" ")) if dash else None
+    found = _DT_RANGE.fullmatch(value.replace(" ", ""))
+    return (found[1] or "", found[2] or "") if found else None
+
+
+_DT = r"\d{4,14}(?:\.\d{1,6})?(?:[+-]\d{4})?"
+_DT_RANGE = re.compile(rf"(?:({_DT})?-({_DT})?)")
+
+
+def query_of(
+    identifier: Dataset, root: Level, negotiated: Negotiated = NOTHING, *, level: Level | None = None
+) -> Query:
+    """The query that an identifier asks (PS3.4 C.4.1.1.3.1, C.4.1.3.1).
+
+    Parameters
+    ----------
+    root
+        The top of the information model.
+    level
+        If it is known otherwise: then the identifier need not say it.
+
+    Raises
+    ------
+    IdentifierError
+        A Query/Retrieve Level that is missing or not in the model; a unique key above the level that is missing
+        or names several, unless relational queries were negotiated.
+    """
+    if level is None:
+        level = level_of(identifier, root)
+    keys = tuple(_keys(identifier, negotiated))
+    if not negotiated.relational:
+        by_tag = {key.tag: key for key in keys}
+        for above in range(root, level):
+            _check_unique(by_tag.get(UNIQUE[Level(above)]), UNIQUE[Level(above)], level)
+    return Query(level, keys, root, negotiated.relational, frozenset(key.tag for key in keys))
+
+
+def level_of(identifier: Dataset, root: Level) -> Level:
+    """Query/Retrieve Level (0008,0052), one of those that the model has. IdentifierError if it is none."""
+    level = Level.__members__.get(str(identifier.get(QUERY_RETRIEVE_LEVEL, "")))
+    if level is None or level < root:
+        raise IdentifierError("no such Query/Retrieve Level in this model", tag=QUERY_RETRIEVE_LEVEL)
+    return level
+
+
+def _check_unique(key: Key | None, tag: int, level: Level) -> None:
+    if key is None or key.matching is not Matching.VALUES or len(key.values) != 1:
+        raise IdentifierError(
+            f"a search at level {level.name} needs one value in each unique key above it", tag=tag
+        )
+
+
+def _keys(identifier: Iterable[object], negotiated: Negotiated) -> Iterable[Key]:
+    for element in identifier:
+        tag = element.tag  # type: ignore[attr-defined]
+        if tag & 0xFFFF == 0 or tag in (_CHARACTER_SET, QUERY_RETRIEVE_LEVEL, _TIMEZONE):
+            continue
+        vr = dictionary.vr_of(tag) or element.vr  # type: ignore[attr-defined]
+        value = element.value  # type: ignore[attr-defined]
+        if isinstance(value, Sequence):
+            yield _sequence(tag, value, negotiated)
+        elif vr in _NOT_MATCHED or isinstance(value, memoryview):
+            yield Key(tag, vr, Matching.UNIVERSAL)
+        else:
+            yield key_of(tag, vr, _text(element), negotiated)
+
+
+def _sequence(tag: int, items: Sequence, negotiated: Negotiated) -> Key:
+    """A sequence key has one item; none, or an empty one, matches all."""
+    if len(items) > 1:
+        raise IdentifierError("a key that is a sequence has one item (PS3.4 C.2.2.2.6)", tag=tag)
+    keys = tuple(_keys(items[0], negotiated)) if len(items) else ()
+    if all(key.matching is Matching.UNIVERSAL for key in keys):
+        return Key(tag, "SQ", Matching.UNIVERSAL, keys=keys)
+    return Key(tag, "SQ", Matching.SEQUENCE, keys=keys)
+
+
+def _text(element: object) -> str:
+    """A value as text, tags in hexadecimal."""
+    values = element.values  # type: ignore[attr-defined]
+    if element.vr == "AT":  # type: ignore[attr-defined]
+        return "\\".join(f"{value:08X}" for value in values)
+    return "\\".join(str(getattr(value, "text", value)) for value in values)
