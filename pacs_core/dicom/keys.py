@@ -16,7 +16,10 @@ from pacs_core._ext.tree import Sequence, Tree
 from pacs_core.dicom import dictionary
 
 _PRIVATE = re.compile(r"\(([0-9A-Fa-f]{4}),(.+),([0-9A-Fa-f]{2})\)")
-_STEP = re.compile(r"\.(-?\d+)\.")
+# A sequence and the place of an item in it. Creators may look like steps themselves: '1.2.840.113681'.
+_STEP = re.compile(
+    r"(\([0-9A-Fa-f]{4},[0-9A-Fa-f]{4}\)|\([0-9A-Fa-f]{4},.+?,[0-9A-Fa-f]{2}\)|[^.(]+)\.(-?\d{1,9})\."
+)
 
 
 def resolve(tree: Tree, key: object, *, reserve: bool = False) -> tuple[Tree, int]:
@@ -31,18 +34,20 @@ def resolve(tree: Tree, key: object, *, reserve: bool = False) -> tuple[Tree, in
     IndexError
         If it leads to an item that a sequence does not have.
     """
+    if isinstance(key, int) and 0 <= key <= 0xFFFF_FFFF:
+        return tree, key
     if isinstance(key, tuple):
         return tree, _private(tree, key, reserve)
     if not isinstance(key, str):
         raise KeyError(f"a key is a tag, a keyword or a path, not {key!r}")
-    # keyword, place, keyword, place, … keyword
-    parts = _STEP.split(key)
-    for step, place in zip(parts[:-1:2], parts[1::2], strict=True):
-        sequence = tree[_tag(tree, step, reserve=False)]
+    at = 0
+    while step := _STEP.match(key, at):
+        sequence = tree[_tag(tree, step[1], reserve=False)]
         if not isinstance(sequence, Sequence):
-            raise KeyError(f"{step} is not a sequence")
-        tree = sequence[int(place)]
-    return tree, _tag(tree, parts[-1], reserve=reserve)
+            raise KeyError(f"{step[1]} is not a sequence")
+        tree = sequence[int(step[2])]
+        at = step.end()
+    return tree, _tag(tree, key[at:], reserve=reserve)
 
 
 def _tag(tree: Tree, text: str, *, reserve: bool) -> int:
@@ -54,7 +59,9 @@ def _tag(tree: Tree, text: str, *, reserve: bool) -> int:
 
 def _private(tree: Tree, key: tuple[object, ...], reserve: bool) -> int:
     match key:
-        case (int(group), str(creator), int(element)) if group & 1 and 0 <= element <= 0xFF:
+        case (int(group), str(creator), int(element)) if (
+            group & 1 and 8 < group < 0xFFFF and 0 <= element <= 0xFF
+        ):
             pass
         case _:
             raise KeyError(f"a private element is (odd group, creator, element up to FF), not {key!r}")
