@@ -73,17 +73,31 @@ def packed_text(vr: str, text: str) -> bytes:
 
 def _bulk(vr: str, value: Any) -> Any:
     if isinstance(value, str):
-        raise InvalidValueError(f"a value of {vr} is bytes, not text")
+        raise InvalidValueError(f"a value of {vr} is bytes, not text", value=value)
     if isinstance(value, bytes):
         return value
     try:
-        return memoryview(value).cast("B").toreadonly()
+        view = memoryview(value)
     except TypeError:
         pass
+    else:
+        return _flat(vr, view)
     try:
-        return tuple(bytes(memoryview(fragment)) for fragment in value)
+        return tuple(_flat(vr, memoryview(fragment)) for fragment in value) or b""
     except TypeError:
         raise InvalidValueError(f"a value of {vr} is bytes, not {type(value).__name__}") from None
+
+
+def _flat(vr: str, view: memoryview) -> bytes | memoryview:
+    """The bytes of an array, row after row: its own where they lie so."""
+    if view.format[0] in ">!" and view.itemsize > 1:
+        raise InvalidValueError(f"an array for {vr} is little endian")
+    if "O" in view.format:
+        raise InvalidValueError(f"an array for {vr} is one of numbers")
+    try:
+        return view.cast("B").toreadonly()
+    except TypeError:  # not in one piece, or empty, or of a format that has no cast
+        return view.tobytes()
 
 
 def _numbers(vr: str, several: list[Any]) -> bytes:
@@ -91,13 +105,13 @@ def _numbers(vr: str, several: list[Any]) -> bytes:
         return struct.pack(f"<{len(several)}{_NUMBERS[vr]}", *several)
     except (struct.error, OverflowError) as exc:
         shown = several[0] if len(several) == 1 else several
-        raise InvalidValueError(f"{vr} can't be {shown!r}: {exc}") from None
+        raise InvalidValueError(f"not a value that {vr} allows: {exc}", value=shown) from None
 
 
 def _tag(value: Any) -> int:
     if isinstance(value, int) and 0 <= value <= 0xFFFF_FFFF:
         return value
-    raise InvalidValueError(f"AT is a tag as a number (0x00100010), not {value!r}")
+    raise InvalidValueError("AT is a tag as a number (0x00100010), or several", value=value)
 
 
 def _texts(vr: str, several: list[Any]) -> list[str]:
@@ -113,7 +127,7 @@ def _texts(vr: str, several: list[Any]) -> list[str]:
 def _text(vr: str, several: list[Any]) -> str:
     for each in several:
         if not isinstance(each, str):
-            raise InvalidValueError(f"a value of {vr} is text, not {type(each).__name__}: {each!r}")
+            raise InvalidValueError(f"a value of {vr} is text, not {type(each).__name__}", value=each)
     if vr in _ONE and len(several) > 1:
         raise InvalidValueError(f"{vr} has one value, not {len(several)}")
     return "\\".join(several)
