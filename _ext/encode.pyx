@@ -67,7 +67,11 @@ cdef tuple sets_in(Tree tree, tuple around):
     cdef object given
     if tree.given is not None and CHARACTER_SET in tree.given:
         given = tree.given[CHARACTER_SET]
-        return around if given is None else sets_of((<Given>given).data.strip(b" \0"))
+        if given is None:
+            return around
+        if not isinstance(given, Given) or isinstance((<Given>given).data, tuple):
+            raise InvalidValueError("SpecificCharacterSet is text", tag=CHARACTER_SET)
+        return sets_of(bytes((<Given>given).data).strip(b" \0"))
     return around if tree.locate(CHARACTER_SET) == 0 else tree.context.sets
 
 
@@ -222,8 +226,10 @@ cdef class Encoder:
         self.depth += 1
         self.header(tag, LETTERS_SQ, UNDEFINED if undefined else 0)
         start = self.out.size
-        for place in range(len(sequence.members)):
+        place = 0
+        while place < len(sequence.members):
             self.item(sequence.member(place), sets)
+            place += 1
         if undefined:
             self.put_tag(SEQUENCE_END)
             self.put32(0)
@@ -252,7 +258,8 @@ cdef class Encoder:
 
     cdef bint is_left_out(self, uint32_t tag) noexcept:
         """Group lengths, and what would be taken for file meta information."""
-        return tag & 0xFFFF == 0 or (self.depth == 0 and tag >> 16 <= 2 and not self.meta)
+        cdef uint32_t group = tag >> 16
+        return tag & 0xFFFF == 0 or (self.depth == 0 and (group == 0 or group == 2) and not self.meta)
 
     cdef int elements(self, Tree tree, tuple around) except -1:
         """The elements of a data set or item."""

@@ -28,8 +28,13 @@ from pacs_core._ext.vr cimport (
 
 from binascii import b2a_base64
 
+from pacs_core.errors import InvalidValueError
+
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+cdef enum:
+    MOST_DEPTH = 256    # sequences in each other
 
 cdef tuple UTF8 = (b"ISO_IR 192", SETS_UTF8)
 cdef list GROUPS = [b'"Alphabetic":', b'"Ideographic":', b'"Phonetic":']
@@ -221,6 +226,7 @@ cdef class Writer:
     cdef Output out
     cdef object bulk_uri
     cdef uint64_t bulk_over
+    cdef int depth
 
     def __dealloc__(self):
         discard(&self.out)
@@ -286,15 +292,20 @@ cdef class Writer:
         return 0
 
     cdef int items(self, Sequence sequence, Element element) except -1:
-        cdef Py_ssize_t place
+        cdef Py_ssize_t place = 0
         if not sequence.members:
             return 0
+        if self.depth == MOST_DEPTH:
+            raise InvalidValueError(f"more than {MOST_DEPTH} sequences in each other", tag=element.tag)
+        self.depth += 1
         put(&self.out, b',"Value":[', 10)
-        for place in range(len(sequence.members)):
+        while place < len(sequence.members):  # `bulk_uri` may remove some
             if place:
                 grow(&self.out, 1)[0] = 0x2C
             self.tree(sequence.member(place), element, place)
+            place += 1
         grow(&self.out, 1)[0] = 0x5D
+        self.depth -= 1
         return 0
 
     cdef int value(

@@ -5,7 +5,7 @@ What has another form (legacy dates, offsets, leap seconds, no value at all) is 
 """
 
 from cpython.datetime cimport PyDateTime_CAPI, import_datetime
-from cpython.object cimport PyObject_SetAttr, PyTypeObject
+from cpython.object cimport PyObject, PyObject_SetAttr, PyTypeObject
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
@@ -22,7 +22,7 @@ cdef extern from *:
     }
     """
     object pc_float_of(type made, double value)
-    double PyOS_string_to_double(const char* text, char** end, object overflow) except? -1.0
+    double PyOS_string_to_double(const char* text, char** end, PyObject* overflow) except? -1.0
 
 import_datetime()
 
@@ -82,7 +82,7 @@ cdef object decimal_of(const uint8_t* p, size_t size, type made):
         return None
     memcpy(text, p, size)
     text[size] = 0
-    return with_text(pc_float_of(made, PyOS_string_to_double(text, NULL, None)), p, size)
+    return with_text(pc_float_of(made, PyOS_string_to_double(text, NULL, NULL)), p, size)
 
 
 cdef inline bint is_date(const uint8_t* p) noexcept nogil:

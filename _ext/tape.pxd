@@ -29,6 +29,7 @@ cdef struct Node:
     uint16_t vr         # its two letters, the first << 8; 0 if the header tells none
     uint8_t flags
     uint8_t header      # bytes of the header before the value
+    uint16_t level      # how many sequences and items it is in
 
 
 @cython.final
@@ -45,12 +46,12 @@ cdef class Tape:
     cdef readonly bint truncated
     cdef readonly tuple findings
 
-    cdef int parse(self, uint64_t start, uint64_t end, bint items, uint32_t last_group) except -1
+    cdef int parse(self, uint64_t start, uint64_t end, bint items, int above, uint32_t only_group) except -1
     cdef Tape within(self, uint32_t node)
     cdef object slice(self, uint64_t at, uint64_t size)
 
 
-cdef Tape tape_of(object data, uint64_t start, bint implicit, bint little, uint32_t last_group)
+cdef Tape tape_of(object data, uint64_t start, bint implicit, bint little, uint32_t only_group)
 
 
 cdef inline uint32_t find(const Node* nodes, uint32_t set, uint32_t tag) noexcept nogil:

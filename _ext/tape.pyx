@@ -62,7 +62,8 @@ cdef struct Parse:
     const uint8_t* base
     uint64_t at
     uint64_t end
-    uint32_t last_group  # an element of a later one ends the data set
+    uint32_t only_group  # an element of another one ends the data set; 0 for any
+    int above            # levels around what is parsed
     Node* nodes
     uint32_t count
     uint32_t room
@@ -84,6 +85,7 @@ cdef inline Node* add(Parse* p) noexcept nogil:
             return NULL
         p.nodes = nodes
         p.room *= 2
+    p.nodes[p.count].level = <uint16_t>(p.above + p.depth)
     p.count += 1
     return &p.nodes[p.count - 1]
 
@@ -91,7 +93,7 @@ cdef inline Node* add(Parse* p) noexcept nogil:
 cdef inline int push(Parse* p, uint8_t holds, uint64_t end, bint undefined) noexcept nogil:
     """Enter the node added last; -1 if that is too deep."""
     cdef Level* level
-    if p.depth + 1 == MOST_LEVELS:
+    if p.above + p.depth + 1 >= MOST_LEVELS:
         return -1
     p.depth += 1
     p.walk.depth = p.depth
@@ -314,7 +316,7 @@ cdef int run(Parse* p, uint32_t budget) noexcept nogil:
             p.truncated = True
             p.at = level.end
             continue
-        elif p.depth == 0 and e.tag >> 16 > p.last_group:
+        elif p.depth == 0 and p.only_group and e.tag >> 16 != p.only_group:
             break
         else:
             how = element(p, level, &e)
@@ -339,8 +341,9 @@ cdef class Tape:
     def __sizeof__(self):
         return sizeof(Node) * self.count + object.__sizeof__(self)
 
-    cdef int parse(self, uint64_t start, uint64_t end, bint items, uint32_t last_group) except -1:
-        """Fill the tape with what is between two offsets of the buffer: elements, or the items of a sequence.
+    cdef int parse(self, uint64_t start, uint64_t end, bint items, int above, uint32_t only_group) except -1:
+        """Fill the tape with what is between two offsets of the buffer: elements, or the items of a sequence,
+        that is in `above` levels of others.
 
         Raises UnparsableError for what is nested too deep, or has too many elements.
         """
@@ -350,22 +353,23 @@ cdef class Tape:
         walk_begin(&p.walk, NULL, NULL, 0)
         p.walk.implicit = self.implicit
         p.walk.little = self.little
-        p.walk.oriented = last_group != 0xFFFFFFFFU  # the meta information is always explicit little endian
+        p.walk.oriented = only_group != 0  # the meta information is always explicit little endian
         p.base = self.base
         p.at = start
         p.end = end
-        p.last_group = last_group
+        p.only_group = only_group
+        p.above = above
         p.truncated = False
         p.count = 0
-        p.room = 24 if self.owner is not None or last_group == 2 else 320
+        p.room = 24 if self.owner is not None or only_group else 320
         p.nodes = <Node*>PyMem_RawRealloc(NULL, p.room * sizeof(Node))
         if p.nodes == NULL:
             raise MemoryError
+        p.depth = 0
         root = add(&p)
         memset(root, 0, sizeof(Node))
         root.at = start
         root.flags = N_ITEMS if items else 0
-        p.depth = 0
         p.levels[0].end = end
         p.levels[0].node = 0
         p.levels[0].last = 0
@@ -405,7 +409,7 @@ cdef class Tape:
         tape.source = self.source
         tape.implicit = True
         tape.little = n.vr != 0 or not n.flags & N_BIG
-        tape.parse(n.at, n.at + n.length, True, 0xFFFFFFFFU)
+        tape.parse(n.at, n.at + n.length, True, n.level + 1, 0)
         return tape
 
     cdef object slice(self, uint64_t at, uint64_t size):
@@ -413,8 +417,8 @@ cdef class Tape:
         return memoryview(self.source).cast("B")[at:at + size]
 
 
-cdef Tape tape_of(object data, uint64_t start, bint implicit, bint little, uint32_t last_group):
-    """Parse the data set that begins at `start` of a buffer, up to the first group over `last_group`."""
+cdef Tape tape_of(object data, uint64_t start, bint implicit, bint little, uint32_t only_group):
+    """Parse the data set that begins at `start` of a buffer, as far as its group is `only_group` if that is not 0."""
     cdef Tape tape = Tape.__new__(Tape)
     PyObject_GetBuffer(data, &tape.view, PyBUF_SIMPLE)
     tape.held = True
@@ -422,5 +426,5 @@ cdef Tape tape_of(object data, uint64_t start, bint implicit, bint little, uint3
     tape.base = <const uint8_t*>tape.view.buf
     tape.implicit = implicit
     tape.little = little
-    tape.parse(min(start, <uint64_t>tape.view.len), tape.view.len, False, last_group)
+    tape.parse(min(start, <uint64_t>tape.view.len), tape.view.len, False, 0, only_group)
     return tape

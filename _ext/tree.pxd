@@ -48,6 +48,8 @@ cdef class Tree:
     cdef object node_value(self, uint32_t node, bint all)
     cdef bint holds(self, uint32_t tag) except -1
     cdef bint touched(self) except -1
+    cdef str unknown(self, str name)
+    cdef int copy_changes(self, Tree copied) except -1
     cdef list elements(self, Element around, Py_ssize_t place)
 
 
@@ -61,6 +63,7 @@ cdef class Element:
     cdef Py_ssize_t place    # of the item there
 
     cdef Sequence items(self)
+    cdef uint16_t letters(self) except 0
 
 
 cdef Given given_of(uint16_t vr, object data)

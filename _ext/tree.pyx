@@ -11,6 +11,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
+from operator import index
+
 from pacs_core._ext.cursor cimport le16, be16
 from pacs_core._ext.dictionary cimport Entry, entry_of, entry_of_keyword
 from pacs_core._ext.tape cimport (
@@ -70,10 +72,22 @@ cdef Context plain_context(type made):
 
 
 cdef Given given_of(uint16_t vr, object data):
+    """TypeError for what are not bytes; bulk data may be any buffer, or a tuple of buffers."""
     cdef Given given = Given.__new__(Given)
     given.vr = vr
-    given.data = data
+    if is_opaque(vr):
+        given.data = data if isinstance(data, bytes) else (
+            tuple([memoryview(piece).cast("B") for piece in data]) if isinstance(data, tuple)
+            else memoryview(data).cast("B")
+        )
+    else:
+        given.data = bytes(memoryview(data))
     return given
+
+
+cdef inline bint is_opaque(uint16_t vr) noexcept nogil:
+    cdef uint8_t kind = kind_of(vr)
+    return kind >= VR_OPAQUE or kind == VR_UNKNOWN
 
 
 cdef object given_value(Given given, Context context, bint all):
@@ -81,7 +95,7 @@ cdef object given_value(Given given, Context context, bint all):
     cdef uint8_t kind = kind_of(given.vr)
     cdef bytes data
     cdef tuple values
-    if kind >= VR_OPAQUE or kind == VR_UNKNOWN:
+    if is_opaque(given.vr):
         if isinstance(given.data, tuple):
             values = tuple([memoryview(piece) for piece in given.data])
             return (values,) if all else values
@@ -123,18 +137,24 @@ cdef class Sequence:
     items : iterable of Dataset
     """
 
+    def __cinit__(self):
+        self.members = []
+        self.changed = True
+
     def __init__(self, items=()):
         self.members = []
         self.changed = True
-        for item in items:
-            self.append(item)
+        self.extend(items)
 
     cdef Tree member(self, Py_ssize_t place):
+        # Who iterates over items may remove some meanwhile.
+        if place < 0 or place >= len(self.members):
+            raise IndexError(f"no item {place} in a sequence of {len(self.members)}")
         cdef object found = self.members[place]
         cdef Tree tree
         if isinstance(found, Tree):
             return <Tree>found
-        tree = self.context.made.__new__(self.context.made)
+        tree = <Tree?>self.context.made.__new__(self.context.made)
         tree.tape = self.tape
         tree.root = found
         tree.context = context_of(tree, self.context)
@@ -164,19 +184,22 @@ cdef class Sequence:
     def __len__(self):
         return len(self.members)
 
+    def __copy__(self):
+        return self.copy()
+
+    def __deepcopy__(self, memo):
+        return self.copy()
+
+    def __reduce__(self):
+        return Sequence, (list(self),)
+
     def __getitem__(self, key):
-        cdef Py_ssize_t place
         if isinstance(key, slice):
             return [self.member(place) for place in range(*key.indices(len(self.members)))]
-        place = key
-        if place < 0:
-            place += len(self.members)
-        if place < 0 or place >= len(self.members):
-            raise IndexError(f"no item {key} in a sequence of {len(self.members)}")
-        return self.member(place)
+        return self.member(place_of(key, len(self.members)))
 
     def __setitem__(self, place, item):
-        self.members[place] = checked_item(item)
+        self.members[place_of(place, len(self.members))] = checked_item(item)
         self.changed = True
 
     def __delitem__(self, place):
@@ -199,17 +222,67 @@ cdef class Sequence:
             self.append(item)
 
     def __iter__(self):
-        cdef Py_ssize_t place
-        for place in range(len(self.members)):
+        cdef Py_ssize_t place = 0
+        while place < len(self.members):
             yield self.member(place)
+            place += 1
 
     def __eq__(self, other):
-        if not isinstance(other, (Sequence, list, tuple)):
-            return NotImplemented
-        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other))
+        if isinstance(other, Sequence):
+            return same_items(self, <Sequence>other)
+        return list(self) == list(other) if isinstance(other, (list, tuple)) else NotImplemented
 
     def __repr__(self):
         return f"<Sequence of {len(self)} item{'' if len(self) == 1 else 's'}>"
+
+
+cdef bint same_items(Sequence one, Sequence other) except -1:
+    cdef Py_ssize_t place = 0
+    if len(one.members) != len(other.members):
+        return False
+    while place < len(one.members):
+        if not same_elements(one.member(place), other.member(place)):
+            return False
+        place += 1
+    return True
+
+
+cdef bint same_elements(Tree one, Tree other) except -1:
+    """Whether two data sets have the same elements: tags, VRs, values."""
+    cdef list mine, its
+    if one is other:
+        return True
+    mine = one.elements(None, 0)
+    its = other.elements(None, 0)
+    if len(mine) != len(its):
+        return False
+    Py_EnterRecursiveCall(" while comparing data sets")  # one that holds itself has no end
+    try:
+        for a, b in zip(mine, its):
+            if not same_element(<Element>a, <Element>b):
+                return False
+        return True
+    finally:
+        Py_LeaveRecursiveCall()
+
+
+cdef bint same_element(Element one, Element other) except -1:
+    cdef Sequence mine, its
+    if one.tag != other.tag or one.letters() != other.letters():
+        return False
+    mine = one.items()
+    its = other.items()
+    if mine is not None and its is not None:
+        return same_items(mine, its)
+    return one.values == other.values
+
+
+cdef Py_ssize_t place_of(object key, Py_ssize_t count) except -1:
+    """The item that an index means, from the end if it is negative. IndexError if there is none."""
+    cdef object place = index(key)
+    if not -count <= place < count:
+        raise IndexError(f"no item {key} in a sequence of {count}")
+    return place if place >= 0 else place + count
 
 
 cdef Tree checked_item(object item):
@@ -253,7 +326,7 @@ cdef class Tree:
             if n.flags & N_FRAGMENTS:
                 return VR_OB
             return resolved(entry, self.context.signed)
-        if n.tag >> 16 & 1 and n.vr == 0:
+        if n.tag >> 16 & 1:
             return letters_of(self._private_vr(n.tag))
         return LETTERS_UN
 
@@ -277,12 +350,12 @@ cdef class Tree:
         found = Sequence.__new__(Sequence)
         found.context = self.context
         found.tape = tape
-        found.members = []
+        found.changed = False
         while at < end:
             found.members.append(at)
             at = tape.nodes[at].next
-        self.opened[n.tag] = found
-        return found
+        # Parsing may let another thread run, which was here first.
+        return <Sequence>self.opened.setdefault(n.tag, found)
 
     cdef object node_value(self, uint32_t node, bint all):
         """The value, or all values, of an element that was read."""
@@ -297,8 +370,10 @@ cdef class Tree:
             return (found,) if all else found
         if n.flags & N_FRAGMENTS:
             pieces = []
-            for at in range(node + 1, n.next):
+            at = node + 1
+            while at < n.next:
                 pieces.append(self.tape.slice(self.tape.nodes[at].at, self.tape.nodes[at].length))
+                at = self.tape.nodes[at].next
             return (tuple(pieces),) if all else tuple(pieces)
         kind = kind_of(vr)
         if kind >= VR_OPAQUE or kind == VR_UNKNOWN:
@@ -363,7 +438,7 @@ cdef class Tree:
 
     def _resolve(self, key):
         """The data set and the tag that a key means that is neither tag nor keyword. KeyError if none."""
-        raise KeyError(key)
+        raise KeyError(f"{key!r} is neither tag nor keyword")
 
     def _private_vr(self, tag):
         """The VR of a private element that tells none."""
@@ -372,9 +447,9 @@ cdef class Tree:
     def __getitem__(self, key):
         cdef uint32_t tag = tag_of(key)
         cdef object found
-        if tag == 0 and not isinstance(key, int):
+        if tag == 0:
             tree, tag = self._resolve(key)
-            found = (<Tree>tree).value(tag, False)
+            found = (<Tree?>tree).value(tag, False)
         else:
             found = self.value(tag, False)
         if found is NOT_THERE:
@@ -392,18 +467,26 @@ cdef class Tree:
         cdef uint32_t tag = tag_of(name)
         cdef object found = NOT_THERE if tag == 0 else self.value(tag, False)
         if found is NOT_THERE:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}" if tag == 0
-                                 else missing(tag))
+            raise AttributeError(missing(tag) if tag else self.unknown(name))
         return found
+
+    cdef str unknown(self, str name):
+        """What is said of an attribute that is no keyword. Looking for one that is alike takes milliseconds."""
+        if name[:1].isupper():
+            try:
+                self._resolve(name)
+            except KeyError as exc:
+                return str(exc.args[0])
+        return f"{type(self).__name__!r} object has no attribute {name!r}"
 
     def __contains__(self, key):
         cdef uint32_t tag = tag_of(key)
-        if tag == 0 and not isinstance(key, int):
+        if tag == 0:
             try:
                 tree, tag = self._resolve(key)
             except (KeyError, IndexError):
                 return False
-            return (<Tree>tree).holds(tag)
+            return (<Tree?>tree).holds(tag)
         return self.holds(tag)
 
     cdef bint holds(self, uint32_t tag) except -1:
@@ -474,8 +557,9 @@ cdef class Tree:
         cdef uint32_t tag = tag_of(key)
         cdef object given = None
         cdef uint32_t node = 0
-        if tag == 0 and not isinstance(key, int):
-            tree, tag = self._resolve(key)
+        if tag == 0:
+            found, tag = self._resolve(key)
+            tree = <Tree?>found
         if not tree.holds(tag):
             raise KeyError(missing(tag))
         if tree.given is not None:
@@ -486,11 +570,19 @@ cdef class Tree:
 
     def copy(self):
         """A data set of its own, that shares what was read."""
-        cdef Tree copied = type(self).__new__(type(self))
+        cdef Tree copied = <Tree?>type(self).__new__(type(self))
         copied.tape = self.tape
         copied.root = self.root
         copied.context = self.context
         copied.meta = None if self.meta is None else self.meta.copy()
+        Py_EnterRecursiveCall(" while copying a data set")  # one that holds itself has no end
+        try:
+            self.copy_changes(copied)
+        finally:
+            Py_LeaveRecursiveCall()
+        return copied
+
+    cdef int copy_changes(self, Tree copied) except -1:
         if self.given is not None:
             copied.given = {
                 tag: (<Sequence>given).copy() if isinstance(given, Sequence) else given
@@ -498,7 +590,7 @@ cdef class Tree:
             }
         if self.opened is not None:
             copied.opened = {tag: (<Sequence>sequence).copy() for tag, sequence in self.opened.items()}
-        return copied
+        return 0
 
     def __copy__(self):
         return self.copy()
@@ -506,14 +598,15 @@ cdef class Tree:
     def __deepcopy__(self, memo):
         return self.copy()
 
+    def __eq__(self, other):
+        return same_elements(self, <Tree>other) if isinstance(other, Tree) else NotImplemented
+
     def _put(self, uint32_t tag, str vr, data):
         """Set an element: bytes in little endian and UTF-8, a tuple of them for fragments, or a Sequence."""
+        cdef object given = <Sequence?>data if vr == "SQ" else given_of(letters_of(vr), data)
         if self.given is None:
             self.given = {}
-        if vr == "SQ":
-            self.given[tag] = <Sequence?>data
-        else:
-            self.given[tag] = given_of(letters_of(vr), data)
+        self.given[tag] = given
 
     def _remove(self, uint32_t tag):
         """Delete an element. KeyError if there is none."""
@@ -597,26 +690,34 @@ cdef inline Element element_of(
 
 
 cdef uint32_t tag_of(object key) except? 0:
-    """The tag of a number or a keyword; 0 for anything else."""
+    """The tag of a number or a keyword; 0 for anything else, which `_resolve` is then asked."""
     cdef Py_ssize_t size
     cdef const char* text
     cdef const Entry* entry
     if isinstance(key, str):
+        if not key.isascii():
+            return 0
         text = PyUnicode_AsUTF8AndSize(key, &size)
         entry = entry_of_keyword(text, size)
         return 0 if entry == NULL else entry.tag
-    if isinstance(key, int):
+    if isinstance(key, int) and 0 <= key <= 0xFFFFFFFF:
         return key
     return 0
 
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    int Py_EnterRecursiveCall(const char* where) except -1
+    void Py_LeaveRecursiveCall()
 
 
 cdef str keyword_of(uint32_t tag):
     cdef const Entry* entry = entry_of(tag)
     return "" if entry == NULL else entry.keyword.decode("ascii")
+
+
+cdef inline str step_of(uint32_t tag):
+    return keyword_of(tag) or f"{tag:08X}"
 
 
 cdef str missing(uint32_t tag):
@@ -636,12 +737,16 @@ cdef class Element:
             return <Sequence>self.given if isinstance(self.given, Sequence) else None
         return self.dataset.sequence(self.node) if self.dataset.vr_of(self.node) == LETTERS_SQ else None
 
+    cdef uint16_t letters(self) except 0:
+        """Its VR."""
+        if self.given is None:
+            return self.dataset.vr_of(self.node)
+        return LETTERS_SQ if isinstance(self.given, Sequence) else (<Given>self.given).vr
+
     @property
     def vr(self):
         """Its VR (PS3.5 6.2); where the data set tells none, by the dictionary."""
-        if self.given is None:
-            return vr_text(self.dataset.vr_of(self.node))
-        return "SQ" if isinstance(self.given, Sequence) else vr_text((<Given>self.given).vr)
+        return vr_text(self.letters())
 
     @property
     def value(self):
@@ -675,8 +780,13 @@ cdef class Element:
     @property
     def path(self):
         """Where `walk` found it: keywords (tags in hexadecimal where there are none) and places of items."""
-        cdef str name = keyword_of(self.tag) or f"{self.tag:08X}"
-        return name if self.around is None else f"{self.around.path}.{self.place}.{name}"
+        cdef Element element = self
+        cdef list steps = [step_of(self.tag)]
+        while element.around is not None:
+            steps.append(f"{step_of(element.around.tag)}.{element.place}")
+            element = element.around
+        steps.reverse()
+        return ".".join(steps)
 
     @property
     def offset(self):
@@ -709,7 +819,7 @@ cdef class Element:
 
 def parse(
     type made not None, data, *, bint implicit=False, bint little=True, uint64_t start=0, meta=None,
-    bytes character_set=b"", bint signed=False,
+    bytes character_set=b"", bint signed=False, tuple found=(), bint cut=False,
 ):
     """The data set of class `made` that begins at `start` of a buffer.
 
@@ -717,12 +827,16 @@ def parse(
     ----------
     character_set, signed
         Specific Character Set and Pixel Representation of what it is in, if that is something.
+    found, cut
+        Findings that were made before, and whether the end of the data set is missing.
 
     Raises UnparsableError for more than 256 sequences in each other or 33 million elements, and nothing else:
     what is wrong is among the findings.
     """
-    cdef Tree tree = made.__new__(made)
-    tree.tape = tape_of(data, start, implicit, little, 0xFFFFFFFFU)
+    cdef Tree tree = <Tree?>made.__new__(made)
+    tree.tape = tape_of(data, start, implicit, little, 0)
+    tree.tape.findings = found + tree.tape.findings
+    tree.tape.truncated |= cut
     tree.context = plain_context(made)
     tree.context.sets = sets_of(character_set)
     tree.context.signed = signed
@@ -750,15 +864,15 @@ def open_file(type made not None, data, dict encodings not None):
     if not prefixed:
         return None
     context = plain_context(made)
-    meta = made.__new__(made)
+    meta = <Tree?>made.__new__(made)
     meta.tape = tape_of(data, 132, False, True, 2)
     meta.context = context
     uid = meta.value(TRANSFER_SYNTAX, False)
     encoding = encodings.get(uid) if isinstance(uid, str) else None
     if encoding is None:
         return None
-    tree = made.__new__(made)
-    tree.tape = tape_of(data, 132 + meta.tape.nodes[0].length, encoding[0], encoding[1], 0xFFFFFFFFU)
+    tree = <Tree?>made.__new__(made)
+    tree.tape = tape_of(data, 132 + meta.tape.nodes[0].length, encoding[0], encoding[1], 0)
     tree.context = context_of(tree, context)
     tree.meta = meta
     return tree
@@ -766,7 +880,7 @@ def open_file(type made not None, data, dict encodings not None):
 
 def parse_meta(type made not None, data, uint64_t start):
     """The file meta information from `start` of a buffer on, and where it ends (PS3.10 7.1)."""
-    cdef Tree tree = made.__new__(made)
+    cdef Tree tree = <Tree?>made.__new__(made)
     tree.tape = tape_of(data, start, False, True, 2)
     tree.context = plain_context(made)
     return tree, tree.tape.nodes[0].length + min(start, <uint64_t>tree.tape.view.len)

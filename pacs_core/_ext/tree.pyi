@@ -30,6 +30,8 @@ class Sequence:
     def __init__(self, items: Iterable[Tree] = ()) -> None: ...
     def copy(self) -> Sequence:
         """A sequence of copies of its data sets."""
+    def __copy__(self) -> Sequence: ...
+    def __deepcopy__(self, memo: object) -> Sequence: ...
     def __len__(self) -> int: ...
     @overload
     def __getitem__(self, key: int, /) -> Any: ...
@@ -85,6 +87,7 @@ class Tree:
         """A data set of its own, that shares what was read."""
     def __copy__(self) -> Self: ...
     def __deepcopy__(self, memo: object) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
     def _put(self, tag: int, vr: str, data: object) -> None:
         """Set an element: bytes in little endian and UTF-8, a tuple of them for fragments, or a Sequence."""
     def _remove(self, tag: int) -> None:
@@ -158,6 +161,8 @@ def parse(
     meta: object = None,
     character_set: bytes = b"",
     signed: bool = False,
+    found: tuple[Finding, ...] = (),
+    cut: bool = False,
 ) -> _T:
     """The data set of class `made` that begins at `start` of a buffer.
 
@@ -165,6 +170,8 @@ def parse(
     ----------
     character_set, signed
         Specific Character Set and Pixel Representation of what it is in, if that is something.
+    found, cut
+        Findings that were made before, and whether the end of the data set is missing.
 
     Raises UnparsableError for more than 256 sequences in each other or 33 million elements, and nothing else:
     what is wrong is among the findings.

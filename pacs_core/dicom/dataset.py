@@ -93,7 +93,7 @@ class Dataset(Tree):
             If the VR does not allow the value, or the character set of the data set does not have a character
             of it; if there is no VR.
         """
-        tree, tag = (self, key) if isinstance(key, int) else resolve(self, key, reserve=True)
+        tree, tag = resolve(self, key, reserve=True)
         assert isinstance(tree, Dataset)
         tree._set(tag, value, vr)
 
@@ -238,7 +238,7 @@ class Dataset(Tree):
         self.set(key, value)
 
     def __delitem__(self, key: object) -> None:
-        tree, tag = (self, key) if isinstance(key, int) else resolve(self, key)
+        tree, tag = resolve(self, key)
         tree._remove(tag)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -256,14 +256,6 @@ class Dataset(Tree):
 
     def __dir__(self) -> Iterable[str]:
         return [*super().__dir__(), *(element.keyword for element in self if element.keyword)]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Tree):
-            return NotImplemented
-        mine, its = list(self), list(other)
-        return len(mine) == len(its) and all(
-            a.tag == b.tag and a.vr == b.vr and a.values == b.values for a, b in zip(mine, its, strict=True)
-        )
 
     __hash__ = None  # type: ignore[assignment]  # it changes
 

@@ -7,18 +7,24 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from pacs_core._ext.findings import Finding
 from pacs_core._ext.mapping import map_file
 from pacs_core._ext.tree import open_file, parse, parse_meta
-from pacs_core.dicom.dataset import Dataset
+from pacs_core.dicom import charset
+from pacs_core.dicom.dataset import Dataset, Element
+from pacs_core.dicom.packing import packed
 from pacs_core.dicom.part10 import guess_transfer_syntax
 from pacs_core.dicom.uids import TRANSFER_SYNTAXES, transfer_syntax
-from pacs_core.errors import UnparsableError
+from pacs_core.errors import InvalidValueError, UnparsableError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 INFLATE_LIMIT = 1 << 30
 _TRANSFER_SYNTAX = 0x0002_0010
+_CHARACTER_SET = 0x0008_0005
+_LETTERS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # VRs of the character set
+_FORMS = frozenset({"DA", "DS", "DT", "IS", "TM"})
 _ENCODINGS = {
     uid: (syntax.implicit, syntax.little_endian)
     for uid, syntax in TRANSFER_SYNTAXES.items()
@@ -80,14 +86,18 @@ def read(
 def read_dataset(data: Buffer, transfer_syntax_uid: str, *, inflate_limit: int = INFLATE_LIMIT) -> Dataset:
     """Read a data set without file meta information, as it crosses an association. As `read`."""
     syntax = transfer_syntax(transfer_syntax_uid)
+    found: tuple[Finding, ...] = ()
+    cut = False
     if syntax.deflated:
-        data = inflated(memoryview(data), inflate_limit)
-    return parse(Dataset, data, implicit=syntax.implicit, little=syntax.little_endian)
+        data, found, cut = _inflated(memoryview(data), inflate_limit)
+    return parse(
+        Dataset, data, implicit=syntax.implicit, little=syntax.little_endian, found=found, cut=cut
+    )
 
 
 def _read(data: Any, inflate_limit: int) -> Dataset:
     """What is no plain Part 10 file."""
-    view = memoryview(data)
+    view = memoryview(data).cast("B")
     if bytes(view[128:132]) == b"DICM":
         start = 132
     elif bytes(view[:4]) == b"DICM":
@@ -99,32 +109,49 @@ def _read(data: Any, inflate_limit: int) -> Dataset:
     meta, start = parse_meta(Dataset, data, start)
     uid = meta.get(_TRANSFER_SYNTAX)
     syntax = transfer_syntax(uid if isinstance(uid, str) and uid else guess_transfer_syntax(view, start))
+    found: tuple[Finding, ...] = ()
+    cut = False
     if syntax.deflated and len(view) > start:
-        data, start = inflated(view[start:], inflate_limit), 0
-    return parse(Dataset, data, implicit=syntax.implicit, little=syntax.little_endian, start=start, meta=meta)
+        data, found, cut = _inflated(view[start:], inflate_limit)
+        start = 0
+    return parse(
+        Dataset,
+        data,
+        implicit=syntax.implicit,
+        little=syntax.little_endian,
+        start=start,
+        meta=meta,
+        found=found,
+        cut=cut,
+    )
 
 
-def inflated(data: memoryview, limit: int) -> bytes:
-    """The data set in a raw deflate stream (PS3.5 A.5), as far as it goes.
+def _inflated(data: memoryview, limit: int) -> tuple[bytes, tuple[Finding, ...], bool]:
+    """The data set in a raw deflate stream (PS3.5 A.5) as far as it goes; what was odd; whether it is cut off.
 
     Some write it with a zlib header. What is not deflated though it should be comes back as it is.
     UnparsableError for more than `limit` bytes.
     """
     head = bytes(data[:6])
     if head[:1] in (b"\x02", b"\x08") and head[1:2] == b"\0" and head[4:6].isalpha() and head[4:6].isupper():
-        return bytes(data)
+        return bytes(data), (Finding("mislabelled syntax", 0, 0, 1),), False
     wrapped = len(head) > 1 and head[0] & 15 == 8 and (head[0] << 8 | head[1]) % 31 == 0
     inflater = zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
-    pieces, size = [], 0
-    for at in range(0, len(data), _PIECE):
+    found = (Finding("bad deflate stream", 0, 0, 1),) if wrapped else ()
+    pieces, size, at = [], 0, 0
+    while at < len(data) and not inflater.eof:
         try:
             pieces.append(inflater.decompress(data[at : at + _PIECE], limit + 1 - size))
         except zlib.error:
-            break
+            return b"".join(pieces), (Finding("bad deflate stream", 0, size, 1),), True
+        at += _PIECE
         size += len(pieces[-1])
         if size > limit:
             raise UnparsableError(f"a deflated data set of more than {limit} bytes", offset=size)
-    return b"".join(pieces)
+    # A padding byte makes the length even (PS3.5 A.5).
+    if inflater.unused_data.strip(b"\0") or bytes(data[at : at + _PIECE]).strip(b"\0"):
+        found = (*found, Finding("trailing bytes", 0, size, 1))
+    return b"".join(pieces), found, not inflater.eof
 
 
 def _be_strict(dataset: Dataset) -> None:
@@ -133,3 +160,22 @@ def _be_strict(dataset: Dataset) -> None:
         raise UnparsableError(found.kind, tag=found.tag or None, offset=found.offset)
     if dataset.truncated:
         raise UnparsableError("it ends in the middle of something")
+    for element in (*dataset.meta.walk(), *dataset.walk()):
+        wrong = _wrong_with(element)
+        if wrong:
+            raise UnparsableError(wrong, tag=element.tag, offset=element.offset)
+
+
+def _wrong_with(element: Element) -> str:
+    """What the value has that its VR or character set does not allow; '' if nothing."""
+    if element.tag == _CHARACTER_SET and not charset.parse(bytes(element.raw)).known:
+        return "unknown character set"
+    if element.vr in _LETTERS:
+        sets = element.dataset.character_set
+        return "" if charset.decode(bytes(element.raw), sets, element.vr == "PN")[1] else "bad characters"
+    if element.vr in _FORMS:
+        try:
+            packed(element.vr, bytes(element.raw).decode("ascii", "replace").rstrip(" \0"))
+        except InvalidValueError as exc:
+            return str(exc.args[0])
+    return ""
