@@ -400,7 +400,7 @@ def encode(Tree tree not None, encode_text, *, bint implicit=False, bint little=
     cdef Encoder encoder = Encoder(implicit, little, meta, encode_text)
     cdef Tape tape = tree.tape
     if (
-        tape is not None and not tree.touched() and not tape.truncated
+        tape is not None and not tree.touched() and tape.cut is None
         and tape.implicit == implicit and tape.little == little and tree.root == 0
     ):
         encoder.verbatim(tree, tape.nodes[0].at, tape.nodes[0].at + tape.nodes[0].length)

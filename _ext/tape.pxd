@@ -43,7 +43,7 @@ cdef class Tape:
     cdef uint32_t count
     cdef readonly bint implicit
     cdef readonly bint little
-    cdef readonly bint truncated
+    cdef readonly tuple cut  # tag and offset of what the data end in the middle of; None if they don't
     cdef readonly tuple findings
 
     cdef int parse(self, uint64_t start, uint64_t end, bint items, int above, uint32_t only_group) except -1

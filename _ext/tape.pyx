@@ -68,6 +68,8 @@ cdef struct Parse:
     uint32_t count
     uint32_t room
     bint truncated
+    uint32_t cut_tag     # what is not whole, if it is truncated, and where that begins
+    uint64_t cut_at
     int depth
     Level[MOST_LEVELS] levels
 
@@ -122,13 +124,21 @@ cdef inline void pop(Parse* p, bint whole) noexcept nogil:
     p.walk.depth = p.depth
 
 
+cdef inline void note_cut(Parse* p, uint32_t tag, uint64_t at) noexcept nogil:
+    """The data end in the middle of what begins at `at`; the innermost is kept."""
+    if not p.truncated:
+        p.truncated = True
+        p.cut_tag = tag
+        p.cut_at = at
+
+
 cdef inline uint64_t bounded(Parse* p, Node* node, uint64_t length, uint64_t end) noexcept nogil:
     """The length that a value can have, and the finding if it claims more."""
     if length <= end - node.at:
         return length
     node.flags |= N_OPEN
     if end == p.end:
-        p.truncated = True
+        note_cut(p, node.tag, node.at - node.header)
     else:
         walk_note(&p.walk, F_BAD_LENGTH, node.tag, node.at - node.header)
     return end - node.at
@@ -143,7 +153,7 @@ cdef void rest(Parse* p, uint64_t end) noexcept nogil:
     if padding or end != p.end:
         walk_note(&p.walk, F_TRAILING, 0, p.at)
     else:
-        p.truncated = True
+        note_cut(p, 0, p.at)
     p.at = end
 
 
@@ -165,7 +175,7 @@ cdef void to_delimiter(Parse* p, Level* level) noexcept nogil:
             return
         at += 1
     p.at = level.end
-    p.truncated = True
+    note_cut(p, p.nodes[level.node].tag, p.nodes[level.node].at - p.nodes[level.node].header)
     pop(p, False)
 
 
@@ -211,6 +221,8 @@ cdef inline int delimiter(Parse* p, Level* level, Element* e) noexcept nogil:
     node.length = 0
     node.next = p.count
     if e.undefined:
+        if level.holds == FRAGMENTS:
+            walk_note(&p.walk, F_BAD_LENGTH, ITEM, node.at - 8)
         node.flags |= N_UNDEFINED
         return TOO_DEEP if push(p, ELEMENTS, level.end, True) < 0 else DONE
     node.length = bounded(p, node, e.length, level.end)
@@ -287,7 +299,9 @@ cdef int run(Parse* p, uint32_t budget) noexcept nogil:
         if p.at >= level.end:
             if p.depth == 0:
                 break
-            p.truncated |= level.undefined and level.end == p.end
+            if level.undefined and level.end == p.end:
+                owner = &p.nodes[level.node]
+                note_cut(p, owner.tag, owner.at - owner.header)
             pop(p, False)
             continue
         if level.end - p.at < 8:
@@ -296,6 +310,8 @@ cdef int run(Parse* p, uint32_t budget) noexcept nogil:
         if budget == 0:
             return PAUSED
         budget -= 1
+        if p.only_group and p.depth == 0 and le16(p.base + p.at) != p.only_group:
+            break  # before anything of another encoding is found odd
         walk_header(&p.walk, p.base + p.at, level.end - p.at, p.at, &e)
         if e.tag >> 16 == 0xFFFE:
             how = delimiter(p, level, &e)
@@ -313,11 +329,9 @@ cdef int run(Parse* p, uint32_t budget) noexcept nogil:
                 p.at = level.end
             continue
         elif e.size > level.end - p.at:
-            p.truncated = True
+            note_cut(p, e.tag, p.at)
             p.at = level.end
             continue
-        elif p.depth == 0 and p.only_group and e.tag >> 16 != p.only_group:
-            break
         else:
             how = element(p, level, &e)
         if how != DONE:
@@ -393,7 +407,7 @@ cdef class Tape:
             raise UnparsableError(f"more than {MOST_NODES} elements", offset=p.at)
         self.implicit = p.walk.implicit
         self.little = p.walk.little
-        self.truncated = p.truncated
+        self.cut = (p.cut_tag, p.cut_at) if p.truncated else None
         self.findings = findings_of(&p.walk)
         return 0
 

@@ -632,7 +632,12 @@ cdef class Tree:
     @property
     def truncated(self):
         """Whether the data set as it was read ends in the middle of something."""
-        return self.tape is not None and self.root == 0 and self.tape.truncated
+        return self.cut is not None
+
+    @property
+    def cut(self):
+        """Of what is truncated, the tag and the offset of what is not whole; None of what is not."""
+        return self.tape.cut if self.tape is not None and self.root == 0 else None
 
     @property
     def encoding(self):
@@ -819,7 +824,7 @@ cdef class Element:
 
 def parse(
     type made not None, data, *, bint implicit=False, bint little=True, uint64_t start=0, meta=None,
-    bytes character_set=b"", bint signed=False, tuple found=(), bint cut=False,
+    bytes character_set=b"", bint signed=False, tuple found=(), tuple cut=None,
 ):
     """The data set of class `made` that begins at `start` of a buffer.
 
@@ -828,7 +833,7 @@ def parse(
     character_set, signed
         Specific Character Set and Pixel Representation of what it is in, if that is something.
     found, cut
-        Findings that were made before, and whether the end of the data set is missing.
+        Findings that were made before, and what is missing of what the data set was in; None if nothing.
 
     Raises UnparsableError for more than 256 sequences in each other or 33 million elements, and nothing else:
     what is wrong is among the findings.
@@ -836,7 +841,7 @@ def parse(
     cdef Tree tree = <Tree?>made.__new__(made)
     tree.tape = tape_of(data, start, implicit, little, 0)
     tree.tape.findings = found + tree.tape.findings
-    tree.tape.truncated |= cut
+    tree.tape.cut = tree.tape.cut or cut
     tree.context = plain_context(made)
     tree.context.sets = sets_of(character_set)
     tree.context.signed = signed

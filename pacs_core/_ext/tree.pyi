@@ -102,6 +102,9 @@ class Tree:
     def truncated(self) -> bool:
         """Whether the data set as it was read ends in the middle of something."""
     @property
+    def cut(self) -> tuple[int, int] | None:
+        """Of what is truncated, the tag and the offset of what is not whole; None of what is not."""
+    @property
     def encoding(self) -> tuple[bool, bool]:
         """(implicit, little endian): how what was read turned out to be encoded; else (False, True)."""
     @property
@@ -162,7 +165,7 @@ def parse(
     character_set: bytes = b"",
     signed: bool = False,
     found: tuple[Finding, ...] = (),
-    cut: bool = False,
+    cut: tuple[int, int] | None = None,
 ) -> _T:
     """The data set of class `made` that begins at `start` of a buffer.
 
@@ -171,7 +174,7 @@ def parse(
     character_set, signed
         Specific Character Set and Pixel Representation of what it is in, if that is something.
     found, cut
-        Findings that were made before, and whether the end of the data set is missing.
+        Findings that were made before, and what is missing of what the data set was in; None if nothing.
 
     Raises UnparsableError for more than 256 sequences in each other or 33 million elements, and nothing else:
     what is wrong is among the findings.

@@ -110,7 +110,7 @@ def _read(data: Any, inflate_limit: int) -> Dataset:
     uid = meta.get(_TRANSFER_SYNTAX)
     syntax = transfer_syntax(uid if isinstance(uid, str) and uid else guess_transfer_syntax(view, start))
     found: tuple[Finding, ...] = ()
-    cut = False
+    cut = None
     if syntax.deflated and len(view) > start:
         data, found, cut = _inflated(view[start:], inflate_limit)
         start = 0
@@ -126,15 +126,15 @@ def _read(data: Any, inflate_limit: int) -> Dataset:
     )
 
 
-def _inflated(data: memoryview, limit: int) -> tuple[bytes, tuple[Finding, ...], bool]:
-    """The data set in a raw deflate stream (PS3.5 A.5) as far as it goes; what was odd; whether it is cut off.
+def _inflated(data: memoryview, limit: int) -> tuple[bytes, tuple[Finding, ...], tuple[int, int] | None]:
+    """The data set in a raw deflate stream (PS3.5 A.5) as far as it goes, what was odd, and where it is cut.
 
     Some write it with a zlib header. What is not deflated though it should be comes back as it is.
     UnparsableError for more than `limit` bytes.
     """
     head = bytes(data[:6])
     if head[:1] in (b"\x02", b"\x08") and head[1:2] == b"\0" and head[4:6].isalpha() and head[4:6].isupper():
-        return bytes(data), (Finding("mislabelled syntax", 0, 0, 1),), False
+        return bytes(data), (Finding("mislabelled syntax", 0, 0, 1),), None
     wrapped = len(head) > 1 and head[0] & 15 == 8 and (head[0] << 8 | head[1]) % 31 == 0
     inflater = zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
     found = (Finding("bad deflate stream", 0, 0, 1),) if wrapped else ()
@@ -143,7 +143,7 @@ def _inflated(data: memoryview, limit: int) -> tuple[bytes, tuple[Finding, ...],
         try:
             pieces.append(inflater.decompress(data[at : at + _PIECE], limit + 1 - size))
         except zlib.error:
-            return b"".join(pieces), (Finding("bad deflate stream", 0, size, 1),), True
+            return b"".join(pieces), (Finding("bad deflate stream", 0, size, 1),), (0, size)
         at += _PIECE
         size += len(pieces[-1])
         if size > limit:
@@ -151,15 +151,16 @@ def _inflated(data: memoryview, limit: int) -> tuple[bytes, tuple[Finding, ...],
     # A padding byte makes the length even (PS3.5 A.5).
     if inflater.unused_data.strip(b"\0") or bytes(data[at : at + _PIECE]).strip(b"\0"):
         found = (*found, Finding("trailing bytes", 0, size, 1))
-    return b"".join(pieces), found, not inflater.eof
+    return b"".join(pieces), found, None if inflater.eof else (0, size)
 
 
 def _be_strict(dataset: Dataset) -> None:
     found = min((*dataset.meta.findings, *dataset.findings), key=lambda each: each.offset, default=None)
     if found is not None:
         raise UnparsableError(found.kind, tag=found.tag or None, offset=found.offset)
-    if dataset.truncated:
-        raise UnparsableError("it ends in the middle of something")
+    if dataset.cut is not None:
+        tag, offset = dataset.cut
+        raise UnparsableError("it ends in the middle of something", tag=tag or None, offset=offset)
     for element in (*dataset.meta.walk(), *dataset.walk()):
         wrong = _wrong_with(element)
         if wrong:
