@@ -19,14 +19,8 @@ from pacs_core.client.association import (
     Timeouts,
 )
 from pacs_core.client.sending import Delivery, Sent, status_words
-from pacs_core.client.sources import (
-    Named,
-    Part,
-    files_of,
-    part_of_bytes,
-    part_of_file,
-)
-from pacs_core.dicom.media import MEDIA_STORAGE_DIRECTORY, looks_like_dicom
+from pacs_core.client.sources import Part, part_of_bytes, part_of_file
+from pacs_core.dicom.media import MEDIA_STORAGE_DIRECTORY, Named, files_of, looks_like_dicom
 from pacs_core.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.errors import AssociationError, PacsError, RefusedError, UnparsableError, from_os_error
 

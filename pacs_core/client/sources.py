@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pacs_core.dicom.header import scanner
-from pacs_core.dicom.media import files_below
 from pacs_core.dicom.part10 import Meta, read_meta, split
 from pacs_core.dicom.uids import transfer_syntax
 from pacs_core.errors import StorageError, UnparsableError, from_os_error
@@ -75,13 +72,6 @@ class Part(NamedTuple):
         return data + b"\0"
 
 
-class Named(NamedTuple):
-    """A file to be sent; `found`: in a folder that was walked, nobody asked for it by name."""
-
-    path: Path
-    found: bool = False
-
-
 def part_of_file(path: Path) -> Part:
     """What a file holds, from its first few KiB.
 
@@ -124,27 +114,6 @@ def part_of_bytes(data: Buffer) -> Part:
     meta, view = split(data)
     meta = _identified(meta, view)
     return _checked(Part(*meta[:3], None, 0, len(view), view), "")
-
-
-def files_of(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Named]:
-    """The files that `paths` name: files, folders (in order, links to folders not followed), patterns."""
-    for path in paths:
-        text = os.fspath(path)
-        if not os.path.lexists(text) and glob.has_magic(text):
-            matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  may be absolute
-            for match in matches:
-                yield from _below(Path(match))
-            if matches:
-                continue
-        yield from _below(Path(text))
-
-
-def _below(path: Path) -> Iterator[Named]:
-    if not path.is_dir():
-        yield Named(path)
-        return
-    for file in files_below(path):
-        yield Named(file, found=True)
 
 
 def _meta_of_head(head: bytes, size: int) -> Meta | None:

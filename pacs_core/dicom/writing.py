@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pacs_core._ext.encode import encode
 from pacs_core.dicom import charset
+from pacs_core.dicom.media import UNFINISHED
 from pacs_core.dicom.part10 import PREAMBLE
 from pacs_core.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -85,7 +86,7 @@ def write_file(path: Path, pieces: Iterable[Any]) -> None:
     path = path.resolve()
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = tempfile.mkstemp(UNFINISHED, ".", path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.writelines(pieces)
