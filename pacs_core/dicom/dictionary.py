@@ -1,13 +1,18 @@
 """The data dictionary: what a tag is called and holds, by the standard (PS3.6) or by its private creator.
 
 Tags are group << 16 | element. The standard's part is native; `keywords`, `keyword_of`, `name_of` and `vr_of`
-are it. The private part is pydicom's, which is imported when it is first asked.
+are it. The private part is pydicom's, read when it is first asked.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+import sys
+from functools import cache
+from importlib.machinery import PathFinder, SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
 from typing import NamedTuple
 
 from pacs_core._ext import dictionary as native
@@ -15,6 +20,9 @@ from pacs_core._ext.dictionary import keyword_of as keyword_of
 from pacs_core._ext.dictionary import keywords as keywords
 from pacs_core._ext.dictionary import name_of as name_of
 from pacs_core._ext.dictionary import vr_of as vr_of
+
+_PRIVATE_MODULE = "pydicom._private_dict"
+_Private = dict[str, dict[str, tuple[str, str, str, str]]]
 
 _TAG = re.compile(r"(0[xX])?[0-9A-Fa-f]{8}|[0-9A-Fa-f]{4},[0-9A-Fa-f]{4}|\([0-9A-Fa-f]{4},[0-9A-Fa-f]{4}\)")
 
@@ -104,12 +112,33 @@ def private_entry(creator: str, tag: int) -> PrivateEntry | None:
 
     Which block it is (the xx of gggg,xxee) makes no difference, nor do spaces around the creator, a LO.
     """
-    from pydicom._private_dict import private_dictionaries  # slow to import, and few ask
-
-    elements = private_dictionaries.get(creator) or private_dictionaries.get(creator.strip(" "), {})
+    dictionaries = _private_dictionaries()
+    elements = dictionaries.get(creator) or dictionaries.get(creator.strip(" "), {})
     digits = f"{tag:08X}"
     for key in (digits, f"{digits[:4]}xx{digits[6:]}", f"{digits[:2]}xxxx{digits[6:]}"):
         if key in elements:
             vr, vm, name, retired = elements[key]
             return PrivateEntry(name, tuple(re.split(" or |_", vr)), vm, retired != "")
     return None
+
+
+def _private_dictionaries() -> _Private:
+    """pydicom's private dictionary, by creator and digits of the tag: its own, if it is imported."""
+    module = sys.modules.get(_PRIVATE_MODULE)
+    return _read_alone() if module is None else module.private_dictionaries
+
+
+@cache
+def _read_alone() -> _Private:
+    """The same without pydicom, which takes 0.4 s to import: this module needs nothing of it, and 0.02 s."""
+    package = PathFinder.find_spec("pydicom")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    path = Path(package.submodule_search_locations[0], "_private_dict.py")
+    loader = SourceFileLoader(_PRIVATE_MODULE, str(path))
+    spec = spec_from_loader(_PRIVATE_MODULE, loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    found: _Private = module.private_dictionaries
+    return found
