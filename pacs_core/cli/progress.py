@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
-from tqdm import tqdm
+import click
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 class Progress:
@@ -27,16 +30,7 @@ class Progress:
     def __init__(
         self, what: str, *, total: int | None = None, unit: str = "file", quiet: bool = False
     ) -> None:
-        self._bar = tqdm(
-            desc=what,
-            total=total,
-            unit=unit,
-            unit_scale=unit == "B",
-            unit_divisor=1024,
-            file=sys.stderr,
-            disable=quiet or not sys.stderr.isatty(),
-            dynamic_ncols=True,
-        )
+        self._bar = None if quiet or not sys.stderr.isatty() else _bar(what, total, unit)
         self.done = 0
 
     def __enter__(self) -> Self:
@@ -45,18 +39,38 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def advance(self, count: int = 1) -> None:
         """So many more are done."""
         self.done += count
-        self._bar.update(count)
+        if self._bar is not None:
+            self._bar.update(count)
 
     def grow(self, count: int) -> None:
         """So many more are to do than was known."""
-        self._bar.total = (self._bar.total or 0) + count
-        self._bar.refresh()
+        if self._bar is not None:
+            self._bar.total = (self._bar.total or 0) + count
+            self._bar.refresh()
 
     def note(self, text: str) -> None:
         """A line above the bar, on standard error, also where there is no bar."""
-        self._bar.write(text, file=sys.stderr)
+        if self._bar is None:
+            click.echo(text, err=True)
+        else:
+            self._bar.write(text, file=sys.stderr)
+
+
+def _bar(what: str, total: int | None, unit: str) -> tqdm[NoReturn]:
+    from tqdm import tqdm  # slow to import, and few watch
+
+    return tqdm(
+        desc=what,
+        total=total,
+        unit=unit,
+        unit_scale=unit == "B",
+        unit_divisor=1024,
+        file=sys.stderr,
+        dynamic_ncols=True,
+    )
