@@ -116,9 +116,9 @@ class Dataset(Tree):
     def _check_text(self, data: bytes, vr: str) -> None:
         """That the character set has all characters; where none is named, it is UTF-8 from now on."""
         text = data.decode()
-        sets = str(self.get(_CHARACTER_SET, "")) if _CHARACTER_SET in self else self.character_set.decode()
-        if sets:
-            charset.encode(text, sets.encode(), vr == "PN")
+        named = bytes(self.element(_CHARACTER_SET).raw) if _CHARACTER_SET in self else self.character_set
+        if sets := named.strip(b" \0"):
+            charset.encode(text, sets, vr == "PN")
         else:
             self._put(_CHARACTER_SET, "CS", b"ISO_IR 192")
 

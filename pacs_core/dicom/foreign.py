@@ -30,7 +30,6 @@ def to_pydicom(dataset: Dataset) -> pydicom.Dataset:
 
     implicit, little = dataset.encoding
     read_one = read(dataset, implicit, little, False)
-    read_one.set_original_encoding(implicit, little, read_one.get("SpecificCharacterSet", "iso8859"))
     if dataset.meta is None:
         return read_one  # type: ignore[no-any-return]
     meta = FileMetaDataset(read(dataset.meta, False, True, True))
