@@ -17,6 +17,7 @@ from pacs_core.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
+    PRIVATE_INFORMATION_UID,
     TransferSyntax,
     transfer_syntax,
 )
@@ -32,6 +33,8 @@ _SOP_INSTANCE = 0x0002_0003
 _TRANSFER_SYNTAX = 0x0002_0010
 _IMPLEMENTATION_CLASS = 0x0002_0012
 _IMPLEMENTATION_VERSION = 0x0002_0013
+_CREATOR = 0x0002_0100
+_INFORMATION = 0x0002_0102
 
 
 def syntax_of(dataset: Dataset) -> str:
@@ -145,6 +148,11 @@ def _meta(dataset: Dataset, uid: str) -> bytes:
             name = "SOPClassUID" if tag == _SOP_CLASS else "SOPInstanceUID"
             raise InvalidValueError(f"a DICOM file needs a {name} (PS3.10 7.1)", tag=tag)
         meta[tag] = value
+    if meta.get(_CREATOR) == PRIVATE_INFORMATION_UID:
+        # How other bytes came to us, and their checksum.
+        for tag in (_CREATOR, _INFORMATION):
+            if tag in meta:
+                del meta[tag]
     group = b"".join(encode(meta, charset.encode, meta=True))
     return b"\x02\x00\x00\x00UL\x04\x00%b%b" % (len(group).to_bytes(4, "little"), group)
 
