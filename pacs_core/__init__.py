@@ -17,6 +17,7 @@ _PUBLIC = {
     "Client": "pacs_core.client",
     "Dataset": "pacs_core.dicom.dataset",
     "Server": "pacs_core.server",
+    "edit": "pacs_core.dicom.edit",
     "errors": "pacs_core.errors",
     "read": "pacs_core.dicom.reading",
 }

@@ -8,13 +8,14 @@ keyword or name of the creator; what is in a sequence is indented.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pacs_core._ext.tree import Element, Sequence, Tree
 from pacs_core.dicom import dictionary
 from pacs_core.dicom.keys import creator_of
 from pacs_core.dicom.packing import BULK
+from pacs_core.dicom.selectors import Selector, found
 
 if TYPE_CHECKING:
     from pacs_core.dicom.dataset import Dataset
@@ -30,11 +31,27 @@ def dump(dataset: Dataset, width: int = 120, depth: int | None = None) -> str:
     return "\n".join(lines(dataset, width, depth))
 
 
-def lines(dataset: Dataset, width: int, depth: int | None) -> Iterator[str]:
+def lines(dataset: Dataset, width: int, depth: int | None, *, meta: bool = True) -> Iterator[str]:
     """The lines, file meta information first, what was odd last."""
-    if dataset.meta is not None:
+    if meta and dataset.meta is not None:
         yield from _lines(dataset.meta, width, depth, 0)
     yield from _lines(dataset, width, depth, 0)
+    yield from findings(dataset)
+
+
+def selected(
+    dataset: Dataset, wanted: Iterable[Selector], width: int, depth: int | None, *, meta: bool = True
+) -> Iterator[str]:
+    """The lines of some elements, each with what is in it; those of sequences come with their path."""
+    trees = [tree for tree in (dataset.meta if meta else None, dataset) if tree is not None]
+    for selector in wanted:
+        for tree in trees:
+            for path, element in found(selector, tree):
+                yield from _element(element, width, depth, 0, path if "." in path else "")
+
+
+def findings(dataset: Dataset) -> Iterator[str]:
+    """What was odd about a data set, a line each."""
     for finding in dataset.findings:
         where = f"({finding.tag >> 16:04X},{finding.tag & 0xFFFF:04X}) " if finding.tag else ""
         more = f", {finding.times} times" if finding.times > 1 else ""
@@ -45,18 +62,22 @@ def lines(dataset: Dataset, width: int, depth: int | None) -> Iterator[str]:
 
 def _lines(tree: Tree, width: int, depth: int | None, level: int) -> Iterator[str]:
     for element in tree:
-        value = element.value
-        yield _line(tree, element, value, width, level)
-        if isinstance(value, Sequence) and (depth is None or level < depth):
-            for place, item in enumerate(value):
-                yield f"{_INDENT * (level + 1)}item {place}"
-                yield from _lines(item, width, depth, level + 2)
+        yield from _element(element, width, depth, level, "")
 
 
-def _line(tree: Tree, element: Element, value: object, width: int, level: int) -> str:
+def _element(element: Element, width: int, depth: int | None, level: int, name: str) -> Iterator[str]:
+    value = element.value
+    yield _line(element, value, width, level, name or _name(element.dataset, element))
+    if isinstance(value, Sequence) and (depth is None or level < depth):
+        for place, item in enumerate(value):
+            yield f"{_INDENT * (level + 1)}item {place}"
+            yield from _lines(item, width, depth, level + 2)
+
+
+def _line(element: Element, value: object, width: int, level: int, name: str) -> str:
     tag = element.tag
     head = f"{_INDENT * level}({tag >> 16:04X},{tag & 0xFFFF:04X}) {element.vr} "
-    tail = f" # {_size(element, value):>9}, {_multiplicity(element, value)} {_name(tree, element)}"
+    tail = f" # {_size(element, value):>9}, {_multiplicity(element, value)} {name}"
     text = head + _cut(_shown(element, value), max(width - len(head) - len(tail), 16))
     return f"{text:<{_COLUMN}}{tail}"
 

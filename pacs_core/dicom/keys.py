@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from pacs_core._ext.tree import Sequence, Tree
 from pacs_core.dicom import dictionary
 
+Key = int | tuple[int, str, int]
+"""An element of one data set: its tag, or private group, creator and element in the block."""
+
 _PRIVATE = re.compile(r"\(([0-9A-Fa-f]{4}),(.+),([0-9A-Fa-f]{2})\)")
 # A sequence and the place of an item in it. Creators may look like steps themselves: '1.2.840.113681'.
 _STEP = re.compile(
@@ -42,19 +45,28 @@ def resolve(tree: Tree, key: object, *, reserve: bool = False) -> tuple[Tree, in
         raise KeyError(f"a key is a tag, a keyword or a path, not {key!r}")
     at = 0
     while step := _STEP.match(key, at):
-        sequence = tree[_tag(tree, step[1], reserve=False)]
+        sequence = tree[tag_in(tree, parse_key(step[1]))]
         if not isinstance(sequence, Sequence):
             raise KeyError(f"{step[1]} is not a sequence")
         tree = sequence[int(step[2])]
         at = step.end()
-    return tree, _tag(tree, key[at:], reserve=reserve)
+    return tree, tag_in(tree, parse_key(key[at:]), reserve=reserve)
 
 
-def _tag(tree: Tree, text: str, *, reserve: bool) -> int:
+def parse_key(text: str) -> Key:
+    """The key of one data set that somebody wrote: keyword, tag or private element; no path.
+
+    KeyError if it is none.
+    """
     private = _PRIVATE.fullmatch(text)
     if private is None:
         return dictionary.parse_tag(text)
-    return _private(tree, (int(private[1], 16), private[2], int(private[3], 16)), reserve)
+    return int(private[1], 16), private[2], int(private[3], 16)
+
+
+def tag_in(tree: Tree, key: Key, *, reserve: bool = False) -> int:
+    """The tag of a key in this data set. KeyError and `reserve` as of `resolve`."""
+    return key if isinstance(key, int) else _private(tree, key, reserve)
 
 
 def _private(tree: Tree, key: tuple[object, ...], reserve: bool) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from pacs_core.dicom import values
 from pacs_core.errors import InvalidValueError
 
-_NUMBERS = {
+NUMBERS = {
     "US": "H",
     "SS": "h",
     "UL": "I",
@@ -52,7 +52,7 @@ def packed(vr: str, value: object) -> Any:
     if vr in BULK:
         return _bulk(vr, value)
     several = list(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else [value]
-    if vr in _NUMBERS:
+    if vr in NUMBERS:
         return _numbers(vr, several)
     if vr == "AT":
         return b"".join(struct.pack("<HH", *divmod(_tag(tag), 0x1_0000)) for tag in several)
@@ -65,7 +65,7 @@ def packed(vr: str, value: object) -> Any:
 
 def packed_text(vr: str, text: str) -> bytes:
     """The bytes of a value told as text, as the index has it: numbers in decimal, tags in hexadecimal."""
-    if vr in _NUMBERS or vr == "AT":
+    if vr in NUMBERS or vr == "AT":
         read: Callable[[str], object] = _READ.get(vr, int)
         return bytes(packed(vr, [read(part) for part in text.split("\\") if part]))
     return text.encode()
@@ -102,7 +102,7 @@ def _flat(vr: str, view: memoryview) -> bytes | memoryview:
 
 def _numbers(vr: str, several: list[Any]) -> bytes:
     try:
-        return struct.pack(f"<{len(several)}{_NUMBERS[vr]}", *several)
+        return struct.pack(f"<{len(several)}{NUMBERS[vr]}", *several)
     except (struct.error, OverflowError) as exc:
         shown = several[0] if len(several) == 1 else several
         raise InvalidValueError(f"not a value that {vr} allows: {exc}", value=shown) from None
