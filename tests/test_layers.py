@@ -28,7 +28,7 @@ MAY_USE: dict[str, set[str]] = {
     "dimse": {*GROUND, "dicom", "archive", "workflow", "_ext"},
     "client": {*GROUND, "dicom", "archive", "workflow", "_ext"},
     "server": {*GROUND, "dicom", "archive", "workflow", "pool", "dimse", "client"},
-    "cli": {*GROUND, "dicom", "archive", "workflow", "dimse", "client", "server"},
+    "cli": {*GROUND, "dicom", "archive", "workflow", "pool", "dimse", "client", "server"},
     "__main__": {"cli"},
 }
 

@@ -33,6 +33,9 @@ COMMANDS = {
     "backup": "Copy the archive while it works.",
     "restore": "Make an archive from a backup.",
     "stats": "Show what is held.",
+    "dump": "Show what is in files.",
+    "json": "Write files in the DICOM JSON Model, and back.",
+    "edit": "Change files by rules.",
     "config": "Show the settings in force, or a template; check a file.",
     "peers": "Known peers: who may call, from where, what for.",
 }
