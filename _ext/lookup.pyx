@@ -1,5 +1,5 @@
 # cython: auto_pickle=False
-"""Queries on the index: walks of key ranges, and the sieve that keeps what matches and encodes it as a response.
+"""Queries on the index: walks of key ranges; the sieve that keeps what matches and makes responses of it.
 
 Each call is one snapshot and gives the GIL up; a walk is resumed by the key and the id that it came to.
 """
@@ -130,6 +130,15 @@ def level_of(Schema schema not None, uint32_t tag):
     """The level at which the index has an attribute, None if it does not."""
     cdef Column column
     return column.level if find_column(&schema.layout, tag, &column) else None
+
+
+def code_of(Schema schema not None, uint32_t tag):
+    """The code of an attribute in the keys of the `key` table, None if the index does not have it."""
+    cdef int i
+    for i in range(schema.layout.count):
+        if schema.layout.by_tag[i].tag == tag:
+            return schema.layout.by_tag[i].code
+    return None
 
 
 # --- one row ----------------------------------------------------------------------------------------------
@@ -297,8 +306,8 @@ cdef class Sieve:
     tags : sequence of int
         The attribute that each test of the matcher is for; all of this level or above.
     parts : sequence of (tag, VR, bytes or None)
-        The elements of a response, ascending by tag: what they hold, or None for what the record has. Attributes
-        below the level have no place here.
+        The elements of a response, ascending by tag: what they hold, or None for what the record has.
+        Attributes below the level have no place here.
     """
 
     cdef Schema schema
@@ -460,11 +469,11 @@ def key_ids(
     Environment env not None, bytes start not None, bytes stop not None, *, bytes after=None, uint64_t after_id=0,
     Matcher matcher=None, int limit=1024,
 ):
-    """The ids under the keys from `start` up to, not with, `stop`: (ids, key, id), to be resumed `after` that key
-    and id; key None at the end.
+    """The ids under the keys from `start` up to, not with, `stop`: (ids, key, id), to be resumed `after` that
+    key and id; key None at the end.
 
-    A `matcher` decides by its first test which keys count; one that was cut always does. No more than 20,000 keys
-    are looked at in a call: the ids may be none though the end is not reached.
+    A `matcher` decides by its first test which keys count; one that was cut always does. No more than 20,000
+    keys are looked at in a call: the ids may be none though the end is not reached.
     """
     cdef MDB_val at, value
     cdef MDB_txn* txn

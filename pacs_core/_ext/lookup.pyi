@@ -1,4 +1,4 @@
-"""Queries on the index: walks of key ranges, and the sieve that keeps what matches and encodes it as a response.
+"""Queries on the index: walks of key ranges; the sieve that keeps what matches and makes responses of it.
 
 Each call is one snapshot and gives the GIL up; a walk is resumed by the key and the id that it came to.
 """
@@ -13,6 +13,9 @@ from pacs_core._ext.rows import Schema
 def level_of(schema: Schema, tag: int) -> int | None:
     """The level at which the index has an attribute, None if it does not."""
 
+def code_of(schema: Schema, tag: int) -> int | None:
+    """The code of an attribute in the keys of the `key` table, None if the index does not have it."""
+
 @final
 class Sieve:
     """Keeps the ids of a level whose records match, and makes responses of them.
@@ -24,8 +27,8 @@ class Sieve:
     tags : sequence of int
         The attribute that each test of the matcher is for; all of this level or above.
     parts : sequence of (tag, VR, bytes or None)
-        The elements of a response, ascending by tag: what they hold, or None for what the record has. Attributes
-        below the level have no place here.
+        The elements of a response, ascending by tag: what they hold, or None for what the record has.
+        Attributes below the level have no place here.
     """
 
     def __init__(
@@ -52,9 +55,9 @@ def key_ids(
     matcher: Matcher | None = None,
     limit: int = 1024,
 ) -> tuple[list[int], bytes | None, int]:
-    """The ids under the keys from `start` up to, not with, `stop`: (ids, key, id), to be resumed `after` that key
-    and id; key None at the end.
+    """The ids under the keys from `start` up to, not with, `stop`: (ids, key, id), to be resumed `after` that
+    key and id; key None at the end.
 
-    A `matcher` decides by its first test which keys count; one that was cut always does. No more than 20,000 keys
-    are looked at in a call: the ids may be none though the end is not reached.
+    A `matcher` decides by its first test which keys count; one that was cut always does. No more than 20,000
+    keys are looked at in a call: the ids may be none though the end is not reached.
     """

@@ -1,20 +1,21 @@
 """What is asked for: the attribute matching of DICOM queries, one meaning for all who query (PS3.4 C.2.2.2).
 
-A `Query` is made of the identifier of a C-FIND (or of whatever else names attributes and values); an index plans it,
-the native matcher decides. What the standard leaves open is decided here:
+A `Query` is made of the identifier of a C-FIND (or of whatever else names attributes and values); an index
+plans it, the native matcher decides. What the standard leaves open is decided here:
 
 - Matching is by the VR of the dictionary. Spaces around a value and at its end, and NULs, mean nothing.
-- Wildcards ('*', '?') are those of AE, CS, LO, LT, PN, SH, ST, UC, UR and UT; elsewhere they are letters, which no
-  date, number or UID has: no match, not all.
-- Several values in a key match as any of them, in every VR that can have several; an attribute of several values
-  matches by any of its own.
-- Names (PN) match whatever their case, by the full case folding of Unicode; empty components at the end, and spaces
-  around components, mean nothing. A key of one component group matches any group of the name; of a key of several,
-  each group that is not empty has to match the same group of the name.
-- Times match by what they denote: 10 is 100000, 101112.50 is 101112.5. A range reaches from the first moment of its
-  beginning to the last of its end, so that 10-11 holds 1145.
+- Wildcards ('*', '?') are those of AE, CS, LO, LT, PN, SH, ST, UC, UR and UT; elsewhere they are letters,
+  which no date, number or UID has: no match, not all.
+- Several values in a key match as any of them, in every VR that can have several; an attribute of several
+  values matches by any of its own.
+- Names (PN) match whatever their case, by the full case folding of Unicode; empty components at the end,
+  and spaces around components, mean nothing. A key of one component group matches any group of the name; of
+  a key of several, each group that is not empty has to match the same group of the name.
+- Times match by what they denote: 10 is 100000, 101112.50 is 101112.5. A range reaches from the first
+  moment of its beginning to the last of its end, so that 10-11 holds 1145.
 - Decimal and integer strings match by their number.
-- A key without a value, or of '*' alone where that is a wildcard, matches all, and those that do not have it too.
+- A key without a value, or of '*' alone where that is a wildcard, matches all, and those that do not have
+  it too.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ WITH_WILDCARDS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR"
 WITH_RANGES = frozenset({"DA", "DT", "TM"})
 _ONE_VALUE = frozenset({"LT", "ST", "UR", "UT"})
 _NOT_MATCHED = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+_BACKSLASH = "\\"
 _WILD = re.compile(r"[*?]")
 
 # The unique key of each level (PS3.4 C.6.1.1).
@@ -87,7 +89,7 @@ class Key:
             return f"{self.keyword}=({' '.join(map(str, self.keys))})"
         if self.matching is Matching.RANGE:
             return f"{self.keyword}={self.values[0]}-{self.values[1]}"
-        return f"{self.keyword}={'\\'.join(self.values)}"
+        return f"{self.keyword}={_BACKSLASH.join(self.values)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +184,8 @@ def query_of(
     Raises
     ------
     IdentifierError
-        A Query/Retrieve Level that is missing or not in the model; a unique key above the level that is missing
-        or names several, unless relational queries were negotiated.
+        A Query/Retrieve Level that is missing or not in the model; a unique key above the level that is
+        missing or names several, unless relational queries were negotiated.
     """
     if level is None:
         level = level_of(identifier, root)

@@ -14,7 +14,7 @@ from pacs_core.dicom import charset
 from pacs_core.dicom.dataset import Dataset, Element
 from pacs_core.dicom.packing import packed
 from pacs_core.dicom.part10 import guess_transfer_syntax
-from pacs_core.dicom.uids import TRANSFER_SYNTAXES, transfer_syntax
+from pacs_core.dicom.uids import TRANSFER_SYNTAXES, TransferSyntax, transfer_syntax
 from pacs_core.errors import InvalidValueError, UnparsableError
 
 if TYPE_CHECKING:
@@ -85,14 +85,7 @@ def read(
 
 def read_dataset(data: Buffer, transfer_syntax_uid: str, *, inflate_limit: int = INFLATE_LIMIT) -> Dataset:
     """Read a data set without file meta information, as it crosses an association. As `read`."""
-    syntax = transfer_syntax(transfer_syntax_uid)
-    found: tuple[Finding, ...] = ()
-    cut = False
-    if syntax.deflated:
-        data, found, cut = _inflated(memoryview(data), inflate_limit)
-    return parse(
-        Dataset, data, implicit=syntax.implicit, little=syntax.little_endian, found=found, cut=cut
-    )
+    return _parsed(data, 0, transfer_syntax(transfer_syntax_uid), None, inflate_limit)
 
 
 def _read(data: Any, inflate_limit: int) -> Dataset:
@@ -109,10 +102,16 @@ def _read(data: Any, inflate_limit: int) -> Dataset:
     meta, start = parse_meta(Dataset, data, start)
     uid = meta.get(_TRANSFER_SYNTAX)
     syntax = transfer_syntax(uid if isinstance(uid, str) and uid else guess_transfer_syntax(view, start))
+    return _parsed(data, start, syntax, meta, inflate_limit)
+
+
+def _parsed(data: Any, start: int, syntax: TransferSyntax, meta: Dataset | None, limit: int) -> Dataset:
+    """The data set that begins at `start`."""
     found: tuple[Finding, ...] = ()
-    cut = None
+    cut: tuple[int, int] | None = None
+    view = memoryview(data).cast("B")
     if syntax.deflated and len(view) > start:
-        data, found, cut = _inflated(view[start:], inflate_limit)
+        data, found, cut = _inflated(view[start:], limit)
         start = 0
     return parse(
         Dataset,

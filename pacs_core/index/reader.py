@@ -6,11 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from pacs_core._ext import browse, keys
+from pacs_core._ext.kv import Environment
+from pacs_core._ext.rows import Schema
 from pacs_core.dicom.attributes import Level
+from pacs_core.dicom.query import Query
 from pacs_core.errors import IdentifierError
 from pacs_core.index import schema
 from pacs_core.index.base import Located, Loss, Mark, Stats, Succession
 from pacs_core.index.env import Opened
+from pacs_core.index.search import Search
 
 CHUNK: Final = 512
 
@@ -92,42 +96,70 @@ class Reader:
     def _ids(self, level: Level, wanted: dict[Level, frozenset[str]], after: int = 0) -> Iterator[list[int]]:
         """Ids of a level in chunks: below the lowest key given, else all. The caller filters the rest."""
         if not wanted:
-            yield from self._walk(schema.PATIENT + level, None, after)
-            return
+            return self.all_of(level, after)
         start = max(wanted)
-        for top in self._roots(start, wanted):
-            if start == level:
-                yield [top]
-                continue
-            todo: list[tuple[int, Iterator[list[int]]]] = [(start, self._children(top))]
-            while todo:
-                depth, walk = todo[-1]
-                chunk = next(walk, None)
-                if chunk is None:
-                    todo.pop()
-                elif depth + 1 == level:
-                    yield chunk
-                else:
-                    todo.append((depth + 1, (ids for one in chunk for ids in self._children(one))))
+        return self.below(start, self.named(start, sorted(wanted[start])), level)
 
-    def _roots(self, level: Level, wanted: dict[Level, frozenset[str]]) -> Iterator[int]:
+    @property
+    def environment(self) -> Environment:
+        """LMDB, for the native calls of a search."""
+        return self._opened.env
+
+    @property
+    def layout(self) -> Schema:
+        """What the codes of the records mean."""
+        return self._opened.schema
+
+    def search(self, query: Query) -> Search:
+        """A search for what a query asks, planned and ready to be walked."""
+        return Search(self, query)
+
+    def all_of(self, level: Level, after: int = 0) -> Iterator[list[int]]:
+        """All ids of a level, in chunks."""
+        return self._walk(schema.PATIENT + level, None, after)
+
+    def below(self, start: Level, chunks: Iterator[list[int]], level: Level) -> Iterator[list[int]]:
+        """The ids of a level that are below those of another."""
+        for _ in range(start, level):
+            chunks = self._children_of(chunks)
+        return chunks
+
+    def _children_of(self, chunks: Iterator[list[int]]) -> Iterator[list[int]]:
+        gathered: list[int] = []
+        room = CHUNK // 8  # who waits for the first does not wait for many
+        for parents in chunks:
+            for parent in parents:
+                for ids in self._children(parent):
+                    gathered += ids
+                    if len(gathered) >= room:
+                        yield gathered
+                        gathered, room = [], CHUNK
+        if gathered:
+            yield gathered
+
+    def named(self, level: Level, values: Iterable[str]) -> Iterator[list[int]]:
         """The ids of the values that a unique key asks for; a patient's or series' may be several."""
         env, layout = self._opened.env, self._opened.schema
         seen: set[int] = set()
-        for value in sorted(wanted[level]):
+        for value in values:
+            found: Iterable[int]
             text = value.encode()
             if level is Level.PATIENT:
-                for key in keys.attribute_keys(keys.PATIENT_ID, keys.TEXT, text):
-                    for chunk in self._walk(schema.KEY, key):
-                        yield from (one for one in chunk if one not in seen)
-                        seen.update(chunk)
+                walks = (
+                    self._walk(schema.KEY, key)
+                    for key in keys.attribute_keys(keys.PATIENT_ID, keys.TEXT, text)
+                )
+                found = (one for walk in walks for chunk in walk for one in chunk)
             elif level is Level.SERIES:
-                yield from browse.series_named(env, layout, text)
+                found = browse.series_named(env, layout, text)
             else:
                 kind = _STUDY_KIND if level is Level.STUDY else _INSTANCE_KIND
-                found = browse.lookup(env, layout, kind, text)
-                if found is not None:
-                    yield found
+                one = browse.lookup(env, layout, kind, text)
+                found = () if one is None else (one,)
+            for one in found:
+                if one not in seen:
+                    seen.add(one)
+                    yield [one]
 
     def _children(self, parent: int) -> Iterator[list[int]]:
         return self._walk(schema.CHILD, parent.to_bytes(8, "little"))

@@ -1,0 +1,131 @@
+"""Searches: the walk that a plan chose, the records that match, and the responses that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from pacs_core._ext import browse
+from pacs_core._ext.lookup import Sieve, key_ids, level_of
+from pacs_core._ext.match import Matcher
+from pacs_core.dicom.query import Key, Matching, Query
+from pacs_core.index.plan import Driver, choose
+
+if TYPE_CHECKING:
+    from pacs_core.index.reader import Reader
+
+_FIRST: Final = 64  # ids of the first chunk: whoever waits for the first match does not wait long
+_CHUNK: Final = 512
+
+Part = tuple[int, str, bytes | None]
+
+
+class Search:
+    """One query on the index as it is while it is walked.
+
+    Every native call is one snapshot: what is stored or deleted meanwhile may be found or not, and is whole.
+
+    Attributes
+    ----------
+    driver : Driver
+        What is walked.
+    tests : tuple of Key
+        What the records are tested for.
+    unsupported : frozenset of int
+        Tags of keys that the index does not have at the level or above it.
+    looked_at : int
+        Records tested so far.
+    """
+
+    def __init__(self, reader: Reader, query: Query) -> None:
+        self._reader = reader
+        self.query = query
+        self._env, self._layout = reader.environment, reader.layout
+        self.unsupported = frozenset(tag for tag in query.tags if not self._has(tag))
+        self.tests = tuple(key for key in query.matching() if self._has(key.tag) and _is_tested(key))
+        self.driver: Driver = choose(self._env, self._layout, query)
+        self._matcher = Matcher([(key.vr, key.matching.value, key.values) for key in self.tests])
+        self.looked_at = 0
+
+    def _has(self, tag: int) -> bool:
+        level = level_of(self._layout, tag)
+        return level is not None and level <= self.query.level
+
+    def ids(self) -> Iterator[list[int]]:
+        """Ids that match, in chunks."""
+        sieve = self._sieve(())
+        for chunk in self._chunks():
+            found = sieve.sift(self._env, chunk)
+            if found:
+                yield found
+
+    def rows(self) -> Iterator[dict[int, str]]:
+        """What is known of each match, as text by tag."""
+        for chunk in self.ids():
+            for row in browse.matches(self._env, self._layout, self.query.level, chunk):
+                if row is not None:
+                    yield row
+
+    def responses(self, parts: Sequence[Part], *, implicit: bool) -> Iterator[list[bytes]]:
+        """Responses, in chunks: data sets in little endian. `parts`: their elements, as `Sieve` takes them."""
+        sieve = self._sieve(parts)
+        for chunk in self._chunks():
+            found = sieve.responses(self._env, chunk, implicit)
+            if found:
+                yield found
+
+    def explain(self) -> str:
+        """The plan in words."""
+        tests = ", ".join(map(str, self.tests)) or "nothing"
+        lines = [f"walks {self.driver.why} (level {self.driver.level.name})", f"tests {tests}"]
+        if self.unsupported:
+            lines.append("not in the index: " + ", ".join(f"{tag:08X}" for tag in sorted(self.unsupported)))
+        return "\n".join(lines)
+
+    def _sieve(self, parts: Sequence[Part]) -> Sieve:
+        tags = [key.tag for key in self.tests]
+        return Sieve(self._layout, self.query.level, self._matcher, tags, parts)
+
+    def _chunks(self) -> Iterator[list[int]]:
+        """Ids of the query's level that may match."""
+        for chunk in self._reader.below(self.driver.level, self._driven(), self.query.level):
+            self.looked_at += len(chunk)
+            yield chunk
+
+    def _driven(self) -> Iterator[list[int]]:
+        driver = self.driver
+        if driver.values:
+            yield from self._reader.named(driver.level, driver.values)
+        elif driver.ranges:
+            yield from self._walked(driver)
+        else:
+            yield from self._reader.all_of(driver.level)
+
+    def _walked(self, driver: Driver) -> Iterator[list[int]]:
+        """The ids under ranges of keys, each once, though several of its values may be there."""
+        seen: set[int] = set()
+        limit = _FIRST
+        for start, stop in driver.ranges:
+            after: bytes | None = None
+            after_id = 0
+            while True:
+                ids, after, after_id = key_ids(
+                    self._env,
+                    start,
+                    stop,
+                    after=after,
+                    after_id=after_id,
+                    matcher=driver.matcher,
+                    limit=limit,
+                )
+                limit = _CHUNK
+                fresh = [one for one in ids if one not in seen]
+                seen.update(fresh)
+                if fresh:
+                    yield list(dict.fromkeys(fresh))
+                if after is None:
+                    break
+
+
+def _is_tested(key: Key) -> bool:
+    return key.matching is not Matching.SEQUENCE
