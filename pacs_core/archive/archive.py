@@ -17,8 +17,9 @@ from pacs_core.config import ArchiveSettings
 from pacs_core.dicom.attributes import Level
 from pacs_core.dicom.header import scan
 from pacs_core.dicom.part10 import split
+from pacs_core.dicom.query import Query
 from pacs_core.errors import NotFoundError, OutOfResourcesError, from_os_error
-from pacs_core.index import Index, Located, Stats
+from pacs_core.index import Index, Located, Search, Stats
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Opened, Store, Syscalls
 
@@ -168,6 +169,10 @@ class Archive:
     ) -> Iterator[dict[int, str]]:
         """What is held at `level` under the unique keys given; see `archive.find`."""
         return find(self.index, level, keys, wanted=wanted, hierarchy=hierarchy)
+
+    def search(self, query: Query) -> Search:
+        """What is held and matches: a search that is planned, and walked as its results are asked for."""
+        return self.index.search(query)
 
     def open_instance(self, sop_instance_uid: str) -> Opened:
         """The kept bytes of an instance, as a Part 10 file.

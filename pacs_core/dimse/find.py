@@ -1,11 +1,13 @@
-"""C-FIND SCP (PS3.4 C.4.1): hierarchical search on unique keys.
+"""C-FIND SCP (PS3.4 C.4.1): what is asked becomes a query, what matches becomes responses.
 
-A thin handler: identifier in, keys to the archive, matches out as identifiers in UTF-8.
+Responses hold the keys that were asked for as far as the index has them at the level or above, the level
+itself, Retrieve AE Title and Instance Availability (C.4.1.1.3.2). They are in the character set of the
+identifier if it names one that has what they say; otherwise in UTF-8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     PatientRootQueryRetrieveInformationModelFind,
@@ -16,9 +18,12 @@ from pacs_core.archive import Archive
 from pacs_core.dicom.attributes import Level
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.dictionary import vr_of
-from pacs_core.dicom.packing import packed_text
-from pacs_core.dimse.finding import FindRequest
-from pacs_core.errors import IdentifierError, NotPermittedError
+from pacs_core.dicom.query import Query, query_of
+from pacs_core.dicom.reading import read_dataset
+from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from pacs_core.dimse.finding import FindRequest, Matches
+from pacs_core.dimse.status import PENDING, PENDING_WARNING
+from pacs_core.errors import InvalidValueError, NotPermittedError
 
 ROOTS = {
     PatientRootQueryRetrieveInformationModelFind: Level.PATIENT,
@@ -29,7 +34,12 @@ CHARACTER_SET = 0x00080005
 QUERY_RETRIEVE_LEVEL = 0x00080052
 RETRIEVE_AE_TITLE = 0x00080054
 INSTANCE_AVAILABILITY = 0x00080056
-OURS = frozenset({CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY})
+_OURS = frozenset({CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY})
+_UNIVERSAL = frozenset({b"", b"ISO_IR 6", b"ISO_IR 192"})
+_TO_CHARACTER_SET = {
+    IMPLICIT_VR_LITTLE_ENDIAN: b"\x08\0\x05\0\x0a\0\0\0",
+    EXPLICIT_VR_LITTLE_ENDIAN: b"\x08\0\x05\0CS\x0a\0",
+}
 
 
 class FindService:
@@ -53,7 +63,7 @@ class FindService:
         self._ae_title = ae_title
         self._may = may
 
-    def find(self, request: FindRequest, identifier: Dataset) -> Iterator[Dataset]:
+    def find(self, request: FindRequest, identifier: Dataset) -> Matches:
         """An identifier for each match.
 
         Raises
@@ -65,38 +75,49 @@ class FindService:
         """
         if not self._may(request.calling_ae_title, request.called_ae_title, request.address):
             raise NotPermittedError("this peer may not query here")
-        root = ROOTS[request.sop_class_uid]
-        level = _level(identifier, root)
-        wanted = frozenset(element.tag for element in identifier)
-        for match in self._archive.find(level, _keys(identifier), wanted=wanted, hierarchy=root):
-            yield self._response(match, level)
+        query = query_of(identifier, ROOTS[request.sop_class_uid])
+        search = self._archive.search(query)
+        native = request.transfer_syntax_uid
+        if native not in _TO_CHARACTER_SET:
+            native = EXPLICIT_VR_LITTLE_ENDIAN
+        chunks = search.responses(
+            self._parts(query, search.unsupported), implicit=native == IMPLICIT_VR_LITTLE_ENDIAN
+        )
+        sets = identifier.character_set
+        if sets not in _UNIVERSAL or native != request.transfer_syntax_uid:
+            chunks = _converted(chunks, native, request.transfer_syntax_uid, sets)
+        return Matches(PENDING_WARNING if search.unsupported - _OURS else PENDING, chunks)
 
-    def _response(self, match: Mapping[int, str], level: Level) -> Dataset:
-        """An identifier: the requested keys that we hold, and what goes with them (C.4.1.1.3.2)."""
-        ds = Dataset()
-        ds.set(CHARACTER_SET, "ISO_IR 192", "CS")
-        for tag, value in match.items():
-            if tag not in OURS:
-                vr = vr_of(tag)
-                ds._put(tag, vr, packed_text(vr, value))
-        ds.set(QUERY_RETRIEVE_LEVEL, level.name, "CS")
-        ds.set(RETRIEVE_AE_TITLE, self._ae_title, "AE")
-        ds.set(INSTANCE_AVAILABILITY, "ONLINE", "CS")
-        return ds
-
-
-def _keys(identifier: Dataset) -> dict[int, str]:
-    """The identifier's UIDs and Patient ID, as text."""
-    return {
-        element.tag: "\\".join(element.values)
-        for element in identifier
-        if element.vr == "UI" or element.keyword == "PatientID"
-    }
+    def _parts(self, query: Query, unsupported: frozenset[int]) -> list[tuple[int, str, bytes | None]]:
+        """What a response consists of, by tag."""
+        parts: list[tuple[int, str, bytes | None]] = [
+            (QUERY_RETRIEVE_LEVEL, "CS", query.level.name.encode()),
+            (RETRIEVE_AE_TITLE, "AE", self._ae_title.encode()),
+            (INSTANCE_AVAILABILITY, "CS", b"ONLINE"),
+        ]
+        parts += [(tag, vr_of(tag), None) for tag in query.tags - unsupported - _OURS]
+        return sorted(parts)
 
 
-def _level(identifier: Dataset, root: Level) -> Level:
-    """Query/Retrieve Level, one of those that the information model has (C.6.1, C.6.2)."""
-    level = Level.__members__.get(str(identifier.get(QUERY_RETRIEVE_LEVEL, "")))
-    if level is None or level < root:
-        raise IdentifierError("no such Query/Retrieve Level in this model", tag=QUERY_RETRIEVE_LEVEL)
-    return level
+def _converted(chunks: Iterator[list[bytes]], native: str, wanted: str, sets: bytes) -> Iterator[list[bytes]]:
+    """Responses in another transfer syntax; those that are not ASCII in the character set, if it has all."""
+    foreign = _TO_CHARACTER_SET[native]
+    for chunk in chunks:
+        yield [
+            _in_sets(response, native, wanted, sets if response.startswith(foreign) else b"")
+            if native != wanted or response.startswith(foreign)
+            else response
+            for response in chunk
+        ]
+
+
+def _in_sets(response: bytes, native: str, wanted: str, sets: bytes) -> bytes:
+    dataset = read_dataset(response, native)
+    if sets not in _UNIVERSAL:
+        other = dataset.copy()
+        other.set(CHARACTER_SET, sets.decode("ascii", "replace"), "CS")
+        try:
+            return other.to_bytes(wanted)
+        except InvalidValueError:  # it does not have all: UTF-8, then
+            pass
+    return dataset.to_bytes(wanted)

@@ -1,20 +1,19 @@
 """C-FIND without pynetdicom's objects: what a native query handler gets and gives (PS3.7 9.1.2, PS3.4 C.4.1).
 
-A server offers each C-FIND request of the SOP classes that its `FindHandler` answers to that. Responses are
-encoded as they come and written many at a time; between two writes a C-CANCEL is looked for.
+A server offers each C-FIND request of the SOP classes that its `FindHandler` answers to that. Responses come
+in chunks, each written at once; between two of them a C-CANCEL is looked for.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pacs_core._ext.command import encode
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.reading import read_dataset
-from pacs_core.dimse.status import CANCELLED, PENDING, SUCCESS, comment_of, status_of
+from pacs_core.dimse.status import CANCELLED, SUCCESS, comment_of, status_of
 from pacs_core.errors import PacsError
 from pacs_core.logs import get_logger
 
@@ -28,9 +27,7 @@ LOGGER = logging.getLogger("pacs_core.dimse")
 C_FIND_RQ = 0x0020
 _C_FIND_RSP = 0x8020
 _NO_DATA_SET = 0x0101
-_BATCH = 65536  # bytes of responses in one write
-_PATIENCE = 0.01  # seconds that a response waits for others, if more than that are looked for
-_LARGEST = 1 << 24  # bytes that an identifier may inflate to
+_LARGEST_IDENTIFIER = 1 << 24  # bytes that an identifier may inflate to
 
 
 class FindRequest(NamedTuple):
@@ -38,17 +35,28 @@ class FindRequest(NamedTuple):
 
     message_id: int
     sop_class_uid: str
+    transfer_syntax_uid: str
     calling_ae_title: str
     called_ae_title: str
     address: str
 
 
+class Matches(NamedTuple):
+    """What a query is answered: the status of the pending responses, FF00 or FF01, and their identifiers.
+
+    Those are encoded in the transfer syntax of the request, in chunks.
+    """
+
+    status: int
+    chunks: Iterator[list[bytes]]
+
+
 class FindHandler(Protocol):
-    """Answers queries: an identifier for each match. A PacsError is the failure that it maps to."""
+    """Answers queries. A PacsError, also one raised between two chunks, is the failure that it maps to."""
 
     sop_classes: frozenset[str]
 
-    def find(self, request: FindRequest, identifier: Dataset) -> Iterator[Dataset]: ...
+    def find(self, request: FindRequest, identifier: Dataset) -> Matches: ...
 
 
 def is_native_find(assoc: Association, event: Event) -> bool:
@@ -73,17 +81,18 @@ def serve_find(assoc: Association, event: Event, body: Any) -> None:
     request = FindRequest(
         command.message_id or 0,
         command.affected_sop_class_uid,
+        assoc.transfer_syntaxes[event.context_id],
         assoc.calling_ae_title,
         assoc.called_ae_title,
         assoc.peer_address,
     )
-    syntax = assoc.transfer_syntaxes[event.context_id]
     comment = None
     try:
-        identifier = read_dataset(bytes(body or b""), syntax, inflate_limit=_LARGEST)
-        matches = handler.find(request, identifier)
-        status = _send(assoc, event.context_id, request, matches, syntax)
-    except Exception as exc:
+        identifier = read_dataset(
+            bytes(body or b""), request.transfer_syntax_uid, inflate_limit=_LARGEST_IDENTIFIER
+        )
+        status = _send(assoc, event.context_id, request, handler.find(request, identifier))
+    except Exception as exc:  # whatever a handler raises is answered
         status, comment = status_of(exc), comment_of(exc)
         if isinstance(exc, PacsError):
             log.warning("query refused", why=str(exc))
@@ -93,24 +102,13 @@ def serve_find(assoc: Association, event: Event, body: Any) -> None:
     assoc.dul.send_message(event.context_id, _response(request, status, comment))
 
 
-def _send(
-    assoc: Association, context_id: int, request: FindRequest, matches: Iterator[Dataset], syntax: str
-) -> int:
-    """Send the pending responses; the status of the final one."""
-    pending = _response(request, PENDING, None, identifier=True)
-    batch: list[tuple[bytes, bytes]] = []
-    size, written = 0, time.monotonic()
-    for match in matches:
-        data = match.to_bytes(syntax)
-        batch.append((pending, data))
-        size += len(data)
-        if size >= _BATCH or time.monotonic() - written > _PATIENCE:
-            assoc.dul.send_batch(context_id, batch)
-            batch, size, written = [], 0, time.monotonic()
-            if assoc.dimse.is_cancelled(request.message_id) or assoc.dul.is_over():
-                return CANCELLED
-    if batch:
-        assoc.dul.send_batch(context_id, batch)
+def _send(assoc: Association, context_id: int, request: FindRequest, matches: Matches) -> int:
+    """Send the pending responses, a chunk at a time; the status of the final one."""
+    pending = _response(request, matches.status, None, identifier=True)
+    for chunk in matches.chunks:
+        assoc.dul.send_batch(context_id, [(pending, identifier) for identifier in chunk])
+        if assoc.dimse.is_cancelled(request.message_id) or assoc.dul.is_over():
+            return CANCELLED
     return SUCCESS
 
 

@@ -32,6 +32,7 @@ from pacs_core.index.base import (
     Stats,
     Succession,
 )
+from pacs_core.index.search import Search
 from pacs_core.index.writer import Index
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Mark",
     "Outcome",
     "Result",
+    "Search",
     "Stats",
     "Succession",
 ]

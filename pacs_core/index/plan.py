@@ -1,9 +1,9 @@
 """From a query to a walk of the index: the key that leaves the fewest records to look at drives it.
 
 Unique keys are looked up. Of the attributes with ordered keys, and of modality and study date together, those
-in question are counted up to a bound, and the fewest win; without a beginning (`*SMI*`) all keys of the attribute
-are walked, and only those that match count. Without any key all records of the level are looked at. Whatever
-drives, the records decide.
+in question are counted up to a bound, and the fewest win; without a beginning (`*SMI*`) all keys of the
+attribute are walked, and only those that match count. Without any key all records of the level are looked at.
+Whatever drives, the records decide.
 """
 
 from __future__ import annotations

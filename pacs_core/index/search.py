@@ -67,7 +67,7 @@ class Search:
                     yield row
 
     def responses(self, parts: Sequence[Part], *, implicit: bool) -> Iterator[list[bytes]]:
-        """Responses, in chunks: data sets in little endian. `parts`: their elements, as `Sieve` takes them."""
+        """Responses, in chunks: data sets in little endian, of elements as `Sieve` takes them."""
         sieve = self._sieve(parts)
         for chunk in self._chunks():
             found = sieve.responses(self._env, chunk, implicit)

@@ -79,9 +79,67 @@ def test_responses_are_in_the_transfer_syntax_of_the_query(server: Serving, synt
 def test_21_a_key_that_was_not_asked_for_is_not_told(server: Serving) -> None:
     found, _ = ask(server, "STUDY", StudyInstanceUID=uid(1))
     assert {element.keyword for element in found} == {
-        *("SpecificCharacterSet", "QueryRetrieveLevel", "RetrieveAETitle", "InstanceAvailability"),
-        "StudyInstanceUID",
+        *("QueryRetrieveLevel", "RetrieveAETitle", "InstanceAvailability", "StudyInstanceUID"),
     }
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")  # pydicom's, of keys that are no values
+@pytest.mark.parametrize(
+    ("keys", "studies"),
+    [
+        ({"PatientName": "m*"}, [1]),
+        ({"PatientName": "MÜLLER^*"}, [1]),
+        ({"PatientName": "*e^jan?"}, [2]),
+        ({"PatientName": "nobody"}, []),
+        ({"PatientID": "P1"}, [1]),
+        ({"PatientID": "?ANY"}, [2]),
+        ({"StudyDate": "20240101-20240131"}, [1, 2]),
+        ({"StudyDate": "-20231231"}, []),
+        ({"StudyDate": "20240102", "StudyTime": "10-1012"}, [1, 2]),
+        ({"StudyDate": "20240102", "StudyTime": "1012-"}, []),
+        ({"ModalitiesInStudy": ["MR", "CT"], "StudyDate": "2024-"}, [1, 2]),
+        ({"ModalitiesInStudy": "MR"}, []),
+        ({"AccessionNumber": "A2"}, [2]),
+        ({"AccessionNumber": "a2"}, []),
+        ({"StudyInstanceUID": [uid(1), uid(9)]}, [1]),
+        ({"StudyInstanceUID": "*"}, []),
+        ({"StudyDescription": "*", "ReferringPhysicianName": "roe^richard"}, [1, 2]),
+    ],
+)
+def test_17_to_20_keys_match_as_the_standard_says(
+    server: Serving, keys: dict[str, object], studies: list[int]
+) -> None:
+    asked = {"StudyInstanceUID": "", **keys}
+    *found, final = ask(server, "STUDY", SpecificCharacterSet="ISO_IR 192", **asked)
+    assert final.Status == 0
+    assert sorted(match.StudyInstanceUID for match in found) == [uid(number) for number in studies]
+
+
+def test_22_counts_and_modalities_of_a_study(server: Serving) -> None:
+    keys = {"NumberOfStudyRelatedSeries": "", "NumberOfStudyRelatedInstances": "", "ModalitiesInStudy": ""}
+    found, _ = ask(server, "STUDY", StudyInstanceUID=uid(2), **keys)
+    assert (found.NumberOfStudyRelatedSeries, found.NumberOfStudyRelatedInstances) == (1, MANY)
+    assert found.ModalitiesInStudy == "CT"
+
+
+@pytest.mark.parametrize("sets", ["ISO_IR 100", "ISO_IR 192", "ISO_IR 144", ""])
+def test_24_the_response_is_in_the_character_set_of_the_query(server: Serving, sets: str) -> None:
+    keys = {"SpecificCharacterSet": sets} if sets else {}
+    found, _ = ask(server, "PATIENT", PATIENT, **keys, PatientID="P1", PatientName="")
+    assert found.PatientName == "Müller^Jürgen"
+    assert found.SpecificCharacterSet == (sets if sets == "ISO_IR 100" else "ISO_IR 192")
+
+
+def test_21_a_key_that_is_not_supported_is_left_out_and_said(server: Serving) -> None:
+    entity = AE()
+    entity.add_requested_context(STUDY)
+    association = entity.associate("127.0.0.1", server.port, ae_title="PACSCORE")
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel, identifier.StudyInstanceUID, identifier.AcquisitionNumber = "STUDY", "", ""
+    responses = list(association.send_c_find(identifier, STUDY))
+    association.release()
+    assert [status.Status for status, _ in responses] == [0xFF01, 0xFF01, 0]
+    assert all("AcquisitionNumber" not in found for _, found in responses[:-1])
 
 
 @pytest.mark.parametrize(
