@@ -13,7 +13,7 @@ cdef enum:
     N_ITEMS = 4         # a sequence, its children being items
     N_FRAGMENTS = 8     # encapsulated, its children being fragments (PS3.5 A.4)
     N_BIG = 16          # the value is big endian
-    N_EXPLICIT = 32     # the header has a VR
+    N_EXPLICIT = 32     # the header has the form with a VR
     N_UNSORTED = 64     # a set whose tags do not ascend
 
 cdef enum:

@@ -261,7 +261,7 @@ cdef inline int element(Parse* p, Level* level, Element* e) noexcept nogil:
     node.vr = e.vr
     node.header = <uint8_t>e.size
     node.flags = 0 if e.little else N_BIG
-    if e.vr:
+    if e.explicit:
         node.flags |= N_EXPLICIT
     node.next = p.count
     if e.undefined:
@@ -305,6 +305,8 @@ cdef int run(Parse* p, uint32_t budget) noexcept nogil:
             pop(p, False)
             continue
         if level.end - p.at < 8:
+            if p.only_group and p.depth == 0:
+                break  # for who reads what follows
             rest(p, level.end)
             continue
         if budget == 0:

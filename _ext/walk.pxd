@@ -77,6 +77,7 @@ cdef struct Element:
     uint16_t vr         # its two letters, the first << 8; 0 where it has none, or none that could be
     uint8_t kind
     bint undefined
+    bint explicit       # the header has the form with a VR, even if that is none
     bint little
     bint un             # explicitly UN: an undefined length means implicit VR inside (CP-246)
 

@@ -181,6 +181,7 @@ cdef inline void decode(Walk* w, const uint8_t* p, size_t size, uint64_t at, Ele
     e.tag = load_tag(p, e.little)
     e.undefined = False
     e.un = False
+    e.explicit = False
     e.kind = VR_UNKNOWN
     e.vr = 0
     if e.tag >> 16 == 0xFFFE:
@@ -217,6 +218,7 @@ cdef inline void decode(Walk* w, const uint8_t* p, size_t size, uint64_t at, Ele
     elif kind == VR_UNKNOWN:
         if vr_capital(p[4]) and vr_capital(p[5]):
             walk_note(w, F_UNKNOWN_VR, e.tag, at)
+            e.explicit = True
             e.vr = be16(p + 4)
             decode_long(w, p, size, at, e)
             return
@@ -225,12 +227,14 @@ cdef inline void decode(Walk* w, const uint8_t* p, size_t size, uint64_t at, Ele
             p[4] == 0 and p[5] == 0 and (p[6] or p[7]) and w.depth == 0 and e.tag >> 16 != 0x7FE0
         ):
             walk_note(w, F_UNKNOWN_VR, e.tag, at)
+            e.explicit = True
             e.length = load16(p + 6, e.little)
             return
         walk_note(w, F_IMPLICIT_ELEMENT, e.tag, at)
         e.length = load32(p + 4, e.little)
         e.undefined = e.length == UNDEFINED
         return
+    e.explicit = True
     e.kind = kind & VR_KIND
     e.vr = be16(p + 4)
     if kind & VR_LONG:

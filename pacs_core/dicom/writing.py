@@ -118,7 +118,9 @@ def _check_pixels(dataset: Dataset, syntax: TransferSyntax) -> None:
     if _PIXEL_DATA not in dataset:
         return
     encapsulated = isinstance(dataset[_PIXEL_DATA], tuple)
-    if encapsulated and not syntax.encapsulated:
+    # What was read goes back as it was, whatever its file called it.
+    as_read = dataset.element(_PIXEL_DATA).offset is not None and syntax.uid == syntax_of(dataset)
+    if encapsulated and not syntax.encapsulated and not as_read:
         raise InvalidValueError(
             f"compressed Pixel Data can't be written as {syntax.name or syntax.uid}", tag=_PIXEL_DATA
         )
