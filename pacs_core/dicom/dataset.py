@@ -27,7 +27,7 @@ from pacs_core.dicom.dump import dump
 from pacs_core.dicom.foreign import from_pydicom, to_pydicom
 from pacs_core.dicom.jsonmodel import from_json
 from pacs_core.dicom.keys import creator_of, resolve
-from pacs_core.dicom.packing import BULK, packed
+from pacs_core.dicom.packing import TEXT, packed
 from pacs_core.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ __all__ = ["Dataset", "Element", "Sequence"]
 
 _CHARACTER_SET = 0x0008_0005
 _PIXEL_DATA = 0x7FE0_0010
-_ASCII = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
 
 
 class Dataset(Tree):
@@ -106,7 +105,7 @@ class Dataset(Tree):
             return
         try:
             data = packed(vr, value)
-            if vr not in BULK and vr not in _ASCII and not data.isascii():
+            if vr in TEXT and not data.isascii():
                 self._check_text(data, vr)
         except InvalidValueError as exc:
             exc.tag = tag

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pacs_core.dicom import values
-from pacs_core.dicom.packing import BULK, packed
+from pacs_core.dicom.packing import BULK, TEXT, packed
 from pacs_core.dicom.part10 import fragments_of
 from pacs_core.errors import InvalidValueError, UnparsableError
 
@@ -22,7 +22,6 @@ _CHARACTER_SET = 0x0008_0005
 _PIXEL_DATA = 0x7FE0_0010
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _MOST_LEVELS = 256
-_LETTERS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
 Fetch = Callable[[str], bytes]
 """What a BulkDataURI stands for."""
@@ -55,7 +54,7 @@ def from_json(made: type[_T], source: str | bytes | Mapping[str, Any], fetch: Fe
 
 
 def _is_foreign(element: Any) -> bool:
-    return element.vr in _LETTERS and not element.raw.isascii()
+    return element.vr in TEXT and not element.raw.isascii()
 
 
 def _object(made: type[_T], parsed: Any, fetch: Fetch | None, depth: int) -> _T:

@@ -22,6 +22,8 @@ NUMBERS = {
 _READ: dict[str, Callable[[str], object]] = {"AT": lambda text: int(text, 16), "FL": float, "FD": float}
 BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 """The VRs whose values are bytes."""
+TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+"""The VRs whose values are text in the Specific Character Set."""
 
 _ONE = frozenset({"LT", "ST", "UR", "UT"})
 _SIMPLE = frozenset({"AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"})

@@ -12,7 +12,7 @@ from pacs_core._ext.mapping import map_file
 from pacs_core._ext.tree import open_file, parse, parse_meta
 from pacs_core.dicom import charset
 from pacs_core.dicom.dataset import Dataset, Element
-from pacs_core.dicom.packing import packed
+from pacs_core.dicom.packing import TEXT, packed
 from pacs_core.dicom.part10 import guess_transfer_syntax
 from pacs_core.dicom.uids import TRANSFER_SYNTAXES, TransferSyntax, transfer_syntax
 from pacs_core.errors import InvalidValueError, UnparsableError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 INFLATE_LIMIT = 1 << 30
 _TRANSFER_SYNTAX = 0x0002_0010
 _CHARACTER_SET = 0x0008_0005
-_LETTERS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # VRs of the character set
 _FORMS = frozenset({"DA", "DS", "DT", "IS", "TM"})
 _ENCODINGS = {
     uid: (syntax.implicit, syntax.little_endian)
@@ -170,7 +169,7 @@ def _wrong_with(element: Element) -> str:
     """What the value has that its VR or character set does not allow; '' if nothing."""
     if element.tag == _CHARACTER_SET and not charset.parse(bytes(element.raw)).known:
         return "unknown character set"
-    if element.vr in _LETTERS:
+    if element.vr in TEXT:
         sets = element.dataset.character_set
         return "" if charset.decode(bytes(element.raw), sets, element.vr == "PN")[1] else "bad characters"
     if element.vr in _FORMS:
