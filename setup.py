@@ -55,7 +55,7 @@ MODULES = (
     "values",
     "walk",
 )
-FUZZ_TARGETS = ("catalog", "command", "deflated", "planted", "record", "scan", "walk", "wire")
+FUZZ_TARGETS = ("catalog", "command", "deflated", "planted", "record", "scan", "tape", "walk", "wire")
 NEEDS_LMDB = {"batch", "browse", "catalog", "kv", "lookup", "settle"}
 
 

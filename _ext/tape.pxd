@@ -7,6 +7,8 @@ of node n begin at n + 1, and the one after child c is nodes[c].next.
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from pacs_core._ext.walk cimport Walk
+
 cdef enum:
     N_UNDEFINED = 1     # of undefined length
     N_OPEN = 2          # its end is missing: cut off, or closed by what came instead
@@ -20,6 +22,14 @@ cdef enum:
     MOST_LEVELS = 513   # the data set, and sequences and items in each other
     MOST_NODES = 1 << 25
 
+# How a run ended.
+cdef enum:
+    P_DONE
+    P_PAUSED
+    P_TOO_DEEP
+    P_TOO_MANY
+    P_NO_MEMORY
+
 
 cdef struct Node:
     uint64_t at         # of the value, in bytes from the start of the buffer
@@ -30,6 +40,42 @@ cdef struct Node:
     uint8_t flags
     uint8_t header      # bytes of the header before the value
     uint16_t level      # how many sequences and items it is in
+
+
+cdef struct Level:      # of nesting, while it is parsed
+    uint64_t end        # beyond which nothing of it can be
+    uint32_t node
+    uint32_t last       # tag before
+    uint8_t holds
+    bint undefined
+    bint un             # a UN whose content is implicit began here
+
+
+cdef struct Parse:
+    Walk walk
+    const uint8_t* base
+    uint64_t at
+    uint64_t end
+    uint32_t only_group  # an element of another one ends the data set; 0 for any
+    int above            # levels around what is parsed
+    Node* nodes
+    uint32_t count
+    uint32_t room
+    bint truncated
+    uint32_t cut_tag     # what is not whole, if it is truncated, and where that begins
+    uint64_t cut_at
+    int depth
+    Level[MOST_LEVELS] levels
+
+
+# Of what is between two offsets of a buffer: elements, or, in `above` levels of others, the items of a sequence.
+# NULL without memory.
+cdef Parse* parse_begin(
+    const uint8_t* base, uint64_t start, uint64_t end, bint implicit, bint little, int above, uint32_t only_group
+) noexcept nogil
+# At most `budget` headers more; the tape is whole when the answer is P_DONE.
+cdef int parse_run(Parse* p, uint32_t budget) noexcept nogil
+cdef void parse_free(Parse* p) noexcept nogil
 
 
 @cython.final
@@ -46,7 +92,7 @@ cdef class Tape:
     cdef readonly tuple cut  # tag and offset of what the data end in the middle of; None if they don't
     cdef readonly tuple findings
 
-    cdef int parse(self, uint64_t start, uint64_t end, bint items, int above, uint32_t only_group) except -1
+    cdef int parse(self, uint64_t start, uint64_t end, int above, uint32_t only_group) except -1
     cdef Tape within(self, uint32_t node)
     cdef object slice(self, uint64_t at, uint64_t size)
 

@@ -13,7 +13,7 @@ sequences of defined length included:
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memset
 
@@ -23,7 +23,7 @@ from pacs_core._ext.findings cimport findings_of
 from pacs_core._ext.vr cimport VR_OPAQUE, VR_SQ, VR_UNKNOWN
 from pacs_core._ext.walk cimport (
     F_BAD_LENGTH, F_DELIMITER, F_DUPLICATE, F_ODD_LENGTH, F_OUT_OF_ORDER, F_TRAILING, FORM_OPEN, ITEM, ITEM_END,
-    SEQUENCE_END, Element, Walk, walk_begin, walk_header, walk_note,
+    SEQUENCE_END, Element, walk_begin, walk_header, walk_note,
 )
 
 from pacs_core.errors import UnparsableError
@@ -38,40 +38,6 @@ cdef enum:
     ELEMENTS
     ITEMS
     FRAGMENTS
-
-# How a run ended.
-cdef enum:
-    DONE
-    PAUSED
-    TOO_DEEP
-    TOO_MANY
-    NO_MEMORY
-
-
-cdef struct Level:
-    uint64_t end        # beyond which nothing of it can be
-    uint32_t node
-    uint32_t last       # tag before
-    uint8_t holds
-    bint undefined
-    bint un             # a UN whose content is implicit began here
-
-
-cdef struct Parse:
-    Walk walk
-    const uint8_t* base
-    uint64_t at
-    uint64_t end
-    uint32_t only_group  # an element of another one ends the data set; 0 for any
-    int above            # levels around what is parsed
-    Node* nodes
-    uint32_t count
-    uint32_t room
-    bint truncated
-    uint32_t cut_tag     # what is not whole, if it is truncated, and where that begins
-    uint64_t cut_at
-    int depth
-    Level[MOST_LEVELS] levels
 
 
 cdef inline uint32_t load_tag(const uint8_t* p, bint little) noexcept nogil:
@@ -187,29 +153,29 @@ cdef inline int delimiter(Parse* p, Level* level, Element* e) noexcept nogil:
             if e.tag == ITEM_END:
                 pop(p, True)
                 p.at += 8
-                return DONE
+                return P_DONE
             if e.tag == SEQUENCE_END or e.tag == ITEM:
                 walk_note(&p.walk, F_DELIMITER, e.tag, p.at)
                 pop(p, False)
-                return DONE
+                return P_DONE
         walk_note(&p.walk, F_DELIMITER, e.tag, p.at)
         p.at += 8
         if e.tag == ITEM and not e.undefined:
             p.at += min(e.length, level.end - p.at)
-        return DONE
+        return P_DONE
     if e.tag == SEQUENCE_END and level.undefined:
         pop(p, True)
         p.at += 8
-        return DONE
+        return P_DONE
     if e.tag != ITEM:
         walk_note(&p.walk, F_DELIMITER, e.tag, p.at)
         p.at += 8
-        return DONE
+        return P_DONE
     if p.count == MOST_NODES:
-        return TOO_MANY
+        return P_TOO_MANY
     node = add(p)
     if node == NULL:
-        return NO_MEMORY
+        return P_NO_MEMORY
     p.at += 8
     node.tag = ITEM
     node.vr = 0
@@ -224,12 +190,12 @@ cdef inline int delimiter(Parse* p, Level* level, Element* e) noexcept nogil:
         if level.holds == FRAGMENTS:
             walk_note(&p.walk, F_BAD_LENGTH, ITEM, node.at - 8)
         node.flags |= N_UNDEFINED
-        return TOO_DEEP if push(p, ELEMENTS, level.end, True) < 0 else DONE
+        return P_TOO_DEEP if push(p, ELEMENTS, level.end, True) < 0 else P_DONE
     node.length = bounded(p, node, e.length, level.end)
     if level.holds == ITEMS:
-        return TOO_DEEP if push(p, ELEMENTS, p.at + node.length, False) < 0 else DONE
+        return P_TOO_DEEP if push(p, ELEMENTS, p.at + node.length, False) < 0 else P_DONE
     p.at += node.length
-    return DONE
+    return P_DONE
 
 
 cdef inline bint is_sequence(const uint8_t* value, uint64_t length, Element* e) noexcept nogil:
@@ -251,10 +217,10 @@ cdef inline int element(Parse* p, Level* level, Element* e) noexcept nogil:
         walk_note(&p.walk, F_DUPLICATE if e.tag == level.last else F_OUT_OF_ORDER, e.tag, p.at)
     level.last = e.tag
     if p.count == MOST_NODES:
-        return TOO_MANY
+        return P_TOO_MANY
     node = add(p)
     if node == NULL:
-        return NO_MEMORY
+        return P_NO_MEMORY
     p.at += e.size
     node.at = p.at
     node.tag = e.tag
@@ -271,25 +237,63 @@ cdef inline int element(Parse* p, Level* level, Element* e) noexcept nogil:
         node.flags |= N_UNDEFINED | (N_FRAGMENTS if holds == FRAGMENTS else N_ITEMS)
         node.length = 0
         if push(p, holds, level.end, True) < 0:
-            return TOO_DEEP
+            return P_TOO_DEEP
         if un:
             p.levels[p.depth].un = True
             p.walk.un_depth = 1
             p.walk.un_fresh = True
             p.walk.un_form = FORM_OPEN
-        return DONE
+        return P_DONE
     if e.length & 1:
         walk_note(&p.walk, F_ODD_LENGTH, e.tag, p.at - e.size)
     node.length = bounded(p, node, e.length, level.end)
     if e.kind == VR_SQ or (e.vr == 0 and is_sequence(p.base + p.at, node.length, e)):
         node.flags |= N_ITEMS
-        return TOO_DEEP if push(p, ITEMS, p.at + node.length, False) < 0 else DONE
+        return P_TOO_DEEP if push(p, ITEMS, p.at + node.length, False) < 0 else P_DONE
     p.at += node.length
-    return DONE
+    return P_DONE
 
 
-cdef int run(Parse* p, uint32_t budget) noexcept nogil:
-    """Parse on, at most `budget` headers."""
+cdef Parse* parse_begin(
+    const uint8_t* base, uint64_t start, uint64_t end, bint implicit, bint little, int above, uint32_t only_group
+) noexcept nogil:
+    # On the heap: a thread may have no more stack than it takes.
+    cdef Parse* p = <Parse*>PyMem_RawMalloc(sizeof(Parse))
+    if p == NULL:
+        return NULL
+    walk_begin(&p.walk, NULL, NULL, 0)
+    p.walk.implicit = implicit
+    p.walk.little = little
+    p.walk.oriented = only_group != 0  # the meta information is always explicit little endian
+    p.base = base
+    p.at = start
+    p.end = end
+    p.only_group = only_group
+    p.above = above
+    p.truncated = False
+    p.count = 1
+    p.room = <uint32_t>min(<uint64_t>(24 if above or only_group else 320), 1 + (end - start) // 8)
+    p.nodes = <Node*>PyMem_RawMalloc(p.room * sizeof(Node))
+    if p.nodes == NULL:
+        PyMem_RawFree(p)
+        return NULL
+    memset(p.nodes, 0, sizeof(Node))
+    p.nodes[0].at = start
+    p.nodes[0].level = <uint16_t>above
+    p.nodes[0].flags = N_ITEMS if above else 0
+    p.depth = 0
+    memset(p.levels, 0, sizeof(Level))
+    p.levels[0].end = end
+    p.levels[0].holds = ITEMS if above else ELEMENTS
+    return p
+
+
+cdef void parse_free(Parse* p) noexcept nogil:
+    PyMem_RawFree(p.nodes)
+    PyMem_RawFree(p)
+
+
+cdef int parse_run(Parse* p, uint32_t budget) noexcept nogil:
     cdef Level* level
     cdef Element e
     cdef Node* owner
@@ -310,7 +314,7 @@ cdef int run(Parse* p, uint32_t budget) noexcept nogil:
             rest(p, level.end)
             continue
         if budget == 0:
-            return PAUSED
+            return P_PAUSED
         budget -= 1
         if p.only_group and p.depth == 0 and le16(p.base + p.at) != p.only_group:
             break  # before anything of another encoding is found odd
@@ -336,11 +340,11 @@ cdef int run(Parse* p, uint32_t budget) noexcept nogil:
             continue
         else:
             how = element(p, level, &e)
-        if how != DONE:
+        if how != P_DONE:
             return how
     p.nodes[0].next = p.count
     p.nodes[0].length = p.at - p.nodes[0].at
-    return DONE
+    return P_DONE
 
 
 cdef class Tape:
@@ -357,60 +361,39 @@ cdef class Tape:
     def __sizeof__(self):
         return sizeof(Node) * self.count + object.__sizeof__(self)
 
-    cdef int parse(self, uint64_t start, uint64_t end, bint items, int above, uint32_t only_group) except -1:
-        """Fill the tape with what is between two offsets of the buffer: elements, or the items of a sequence,
-        that is in `above` levels of others.
+    cdef int parse(self, uint64_t start, uint64_t end, int above, uint32_t only_group) except -1:
+        """Fill the tape with what is between two offsets of the buffer: elements, or, in `above` levels of others,
+        the items of a sequence.
 
         Raises UnparsableError for what is nested too deep, or has too many elements.
         """
-        cdef Parse p
         cdef int how
-        cdef Node* root
-        walk_begin(&p.walk, NULL, NULL, 0)
-        p.walk.implicit = self.implicit
-        p.walk.little = self.little
-        p.walk.oriented = only_group != 0  # the meta information is always explicit little endian
-        p.base = self.base
-        p.at = start
-        p.end = end
-        p.only_group = only_group
-        p.above = above
-        p.truncated = False
-        p.count = 0
-        p.room = 24 if self.owner is not None or only_group else 320
-        p.nodes = <Node*>PyMem_RawRealloc(NULL, p.room * sizeof(Node))
-        if p.nodes == NULL:
+        cdef Parse* p = parse_begin(self.base, start, end, self.implicit, self.little, above, only_group)
+        if p == NULL:
             raise MemoryError
-        p.depth = 0
-        root = add(&p)
-        memset(root, 0, sizeof(Node))
-        root.at = start
-        root.flags = N_ITEMS if items else 0
-        p.levels[0].end = end
-        p.levels[0].node = 0
-        p.levels[0].last = 0
-        p.levels[0].holds = ITEMS if items else ELEMENTS
-        p.levels[0].undefined = False
-        p.levels[0].un = False
-        how = run(&p, GIL_BUDGET)
-        if how == PAUSED:
+        how = parse_run(p, GIL_BUDGET)
+        if how == P_PAUSED:
             with nogil:
-                while how == PAUSED:
-                    how = run(&p, 0xFFFFFFFFU)
-        if p.room - p.count > p.count // 8 + 16:
-            p.nodes = <Node*>PyMem_RawRealloc(p.nodes, p.count * sizeof(Node)) or p.nodes
-        self.nodes = p.nodes
-        self.count = p.count
-        if how == NO_MEMORY:
-            raise MemoryError
-        if how == TOO_DEEP:
-            raise UnparsableError(f"more than {MOST_LEVELS // 2} sequences in each other", offset=p.at)
-        if how == TOO_MANY:
-            raise UnparsableError(f"more than {MOST_NODES} elements", offset=p.at)
-        self.implicit = p.walk.implicit
-        self.little = p.walk.little
-        self.cut = (p.cut_tag, p.cut_at) if p.truncated else None
-        self.findings = findings_of(&p.walk)
+                while how == P_PAUSED:
+                    how = parse_run(p, 0xFFFFFFFFU)
+        try:
+            if how == P_NO_MEMORY:
+                raise MemoryError
+            if how == P_TOO_DEEP:
+                raise UnparsableError(f"more than {MOST_LEVELS // 2} sequences in each other", offset=p.at)
+            if how == P_TOO_MANY:
+                raise UnparsableError(f"more than {MOST_NODES} elements", offset=p.at)
+            if p.room - p.count > p.count // 8 + 16:
+                p.nodes = <Node*>PyMem_RawRealloc(p.nodes, p.count * sizeof(Node)) or p.nodes
+            self.implicit = p.walk.implicit
+            self.little = p.walk.little
+            self.cut = (p.cut_tag, p.cut_at) if p.truncated else None
+            self.findings = findings_of(&p.walk)
+            self.count = p.count
+            self.nodes = p.nodes
+            p.nodes = NULL
+        finally:
+            parse_free(p)
         return 0
 
     cdef Tape within(self, uint32_t node):
@@ -425,7 +408,7 @@ cdef class Tape:
         tape.source = self.source
         tape.implicit = True
         tape.little = n.vr != 0 or not n.flags & N_BIG
-        tape.parse(n.at, n.at + n.length, True, n.level + 1, 0)
+        tape.parse(n.at, n.at + n.length, n.level + 1, 0)
         return tape
 
     cdef object slice(self, uint64_t at, uint64_t size):
@@ -442,5 +425,5 @@ cdef Tape tape_of(object data, uint64_t start, bint implicit, bint little, uint3
     tape.base = <const uint8_t*>tape.view.buf
     tape.implicit = implicit
     tape.little = little
-    tape.parse(min(start, <uint64_t>tape.view.len), tape.view.len, False, 0, only_group)
+    tape.parse(min(start, <uint64_t>tape.view.len), tape.view.len, 0, only_group)
     return tape

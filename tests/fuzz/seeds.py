@@ -124,11 +124,49 @@ def data_sets() -> Iterator[Dataset]:
     yield numbers
 
 
+def oddities() -> Iterator[bytes]:
+    """Data sets in explicit VR little endian that are not quite, or say the same in rare ways."""
+    class_uid, rows = b"\x08\0\x16\0UI\x04\x001.2\0", b"\x28\0\x10\0US\x02\0\x10\0"
+    private, sequence = b"\x09\0\x10\x10", b"\x08\0\x40\x11SQ\0\0"
+    item, item_end, end = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0" + bytes(4), b"\xfe\xff\xdd\xe0" + bytes(4)
+    name, open_, none = b"\x10\0\x10\0PN\x06\0IN^SQ ", b"\xff" * 4, bytes(4)
+    for middle in (
+        sequence + b"\x16\0\0\0" + item + b"\x0e\0\0\0" + name,
+        sequence + open_ + item + open_ + name + item_end + item + none + end,
+        sequence + open_ + item + open_ + name + end,  # the item is not ended
+        sequence + open_ + item + none,  # the sequence is not ended
+        private + b"UN\0\0" + open_ + item + open_ + name[:4] + b"\x06\0\0\0IN^UN " + item_end + end,
+        private + b"UN\0\0" + open_ + item + open_ + name + item_end + end,
+        private + b"OB\0\0" + open_ + item + none + item + b"\x04\0\0\0\xff\xd8\xff\xd9" + end,
+        private + b"OB\0\0" + open_ + b"no items" + end,
+        sequence[:4] + b"UN\0\0\x10\0\0\0" + item + b"\x08\0\0\0" + name[:4] + none,
+        private + b"\x04\0\0\0abcd",
+        private + b"??\x04\0abcd",
+        private + b"ZZ\0\0\x04\0\0\0abcd",
+        private + b"OB\x04\0abcd",
+        private + b"LO\x03\0abc",
+        2 * (private + b"LO\0\0"),
+        private + b"OB\0\0\xf0" + b"\xff" * 3,  # 4 GB
+        item_end + item + b"\x0e\0\0\0" + name,
+    ):
+        yield class_uid + middle + rows
+
+
 def headers(*syntaxes: str) -> Iterator[bytes]:
     """Each data set in each transfer syntax, the syntax's place in front, and a size of pieces."""
     for place, syntax in enumerate(syntaxes):
         for piece, data_set in enumerate(data_sets()):
             yield bytes((place, 5 * piece)) + encoded(data_set, syntax)
+
+
+def changes() -> Iterator[bytes]:
+    """Data sets, each to be written in another encoding, with edits of every kind."""
+    for place, syntax in enumerate((EXPLICIT, IMPLICIT, BIG)):
+        for number, data_set in enumerate(data_sets()):
+            edits = b"".join(bytes((kind, number, kind + number, number)) for kind in range(number))
+            yield bytes((place + 3 * (number % 3) + 16 * number,)) + edits + encoded(data_set, syntax)
+    for number, odd in enumerate(oddities()):
+        yield bytes((3 * (number % 3),)) + odd
 
 
 def records() -> Iterator[bytes]:
@@ -161,9 +199,11 @@ def main(folder: Path) -> None:
     seeds = {
         "catalog": batches(),
         "command": commands(),
+        "dataset": changes(),
         "deflated": (header[1:] for header in headers(DEFLATED)),
         "record": records(),
         "scan": headers(EXPLICIT, IMPLICIT, BIG),
+        "tape": (*headers(EXPLICIT, IMPLICIT, BIG), *(b"\0\x02" + odd for odd in oddities())),
         "walk": headers(EXPLICIT, IMPLICIT, BIG),
         "wire": conversations(),
     }
