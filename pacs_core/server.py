@@ -17,7 +17,8 @@ from pacs_core.archive import Archive
 from pacs_core.archive.place import Place
 from pacs_core.config import Decision, PeerBook, Peers, Refusal, Service, Settings, TlsSettings
 from pacs_core.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, STORABLE
-from pacs_core.dimse.find import ROOTS, FindService
+from pacs_core.dimse.find import FindService
+from pacs_core.dimse.identifier import FIND
 from pacs_core.dimse.negotiation import LIMIT_EXCEEDED, Preferences, Rejection
 from pacs_core.dimse.server import AssociationServer, Budget, Wire
 from pacs_core.dimse.storage import Answer
@@ -260,8 +261,8 @@ def application_entity(settings: Settings) -> AE:
     entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.add_supported_context(Verification)
-    for root in ROOTS:
-        entity.add_supported_context(root)
+    for sop_class in FIND:
+        entity.add_supported_context(sop_class)
     storage = [UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts]
     for uid in dict.fromkeys([*storage, *map(UID, settings.wire.sop_classes)]):
         entity.add_supported_context(uid, list(STORABLE))

@@ -170,39 +170,24 @@ _DT_RANGE = re.compile(rf"(?:({_DT})?-({_DT})?)")
 
 
 def query_of(
-    identifier: Dataset, root: Level, negotiated: Negotiated = NOTHING, *, level: Level | None = None
+    identifier: Dataset, level: Level, root: Level, negotiated: Negotiated = NOTHING
 ) -> Query:
-    """The query that an identifier asks (PS3.4 C.4.1.1.3.1, C.4.1.3.1).
+    """The query that an identifier asks at a level (PS3.4 C.4.1.1.3.1, C.4.1.3.1).
 
-    Parameters
-    ----------
-    root
-        The top of the information model.
-    level
-        If it is known otherwise: then the identifier need not say it.
+    `root` is the top of the information model.
 
     Raises
     ------
     IdentifierError
-        A Query/Retrieve Level that is missing or not in the model; a unique key above the level that is
-        missing or names several, unless relational queries were negotiated.
+        A unique key above the level that is missing or names several, unless relational queries were negotiated; a
+        sequence of several items.
     """
-    if level is None:
-        level = level_of(identifier, root)
     keys = tuple(_keys(identifier, negotiated))
     if not negotiated.relational:
         by_tag = {key.tag: key for key in keys}
         for above in range(root, level):
             _check_unique(by_tag.get(UNIQUE[Level(above)]), UNIQUE[Level(above)], level)
     return Query(level, keys, root, negotiated.relational, frozenset(key.tag for key in keys))
-
-
-def level_of(identifier: Dataset, root: Level) -> Level:
-    """Query/Retrieve Level (0008,0052), one of those that the model has. IdentifierError if it is none."""
-    level = Level.__members__.get(str(identifier.get(QUERY_RETRIEVE_LEVEL, "")))
-    if level is None or level < root:
-        raise IdentifierError("no such Query/Retrieve Level in this model", tag=QUERY_RETRIEVE_LEVEL)
-    return level
 
 
 def _check_unique(key: Key | None, tag: int, level: Level) -> None:

@@ -9,29 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]
-    PatientRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelFind,
-)
-
 from pacs_core.archive import Archive
-from pacs_core.dicom.attributes import Level
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.dictionary import vr_of
-from pacs_core.dicom.query import Query, query_of
+from pacs_core.dicom.query import Negotiated, Query, query_of
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from pacs_core.dimse.finding import FindRequest, Matches
+from pacs_core.dimse.finding import Matches
+from pacs_core.dimse.identifier import FIND, QUERY_RETRIEVE_LEVEL, QueryRequest, level_of
 from pacs_core.dimse.status import PENDING, PENDING_WARNING
 from pacs_core.errors import InvalidValueError, NotPermittedError
 
-ROOTS = {
-    PatientRootQueryRetrieveInformationModelFind: Level.PATIENT,
-    StudyRootQueryRetrieveInformationModelFind: Level.STUDY,
-}
-
 CHARACTER_SET = 0x00080005
-QUERY_RETRIEVE_LEVEL = 0x00080052
 RETRIEVE_AE_TITLE = 0x00080054
 INSTANCE_AVAILABILITY = 0x00080056
 _OURS = frozenset({CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY})
@@ -51,7 +40,7 @@ class FindService:
         Whether a peer (calling and called AE title, address) may query here.
     """
 
-    sop_classes = frozenset(map(str, ROOTS))
+    sop_classes = frozenset(FIND)
 
     def __init__(
         self,
@@ -63,7 +52,7 @@ class FindService:
         self._ae_title = ae_title
         self._may = may
 
-    def find(self, request: FindRequest, identifier: Dataset) -> Matches:
+    def find(self, request: QueryRequest, identifier: Dataset) -> Matches:
         """An identifier for each match.
 
         Raises
@@ -75,7 +64,9 @@ class FindService:
         """
         if not self._may(request.calling_ae_title, request.called_ae_title, request.address):
             raise NotPermittedError("this peer may not query here")
-        query = query_of(identifier, ROOTS[request.sop_class_uid])
+        model = FIND[request.sop_class_uid]
+        level = level_of(identifier, model)
+        query = query_of(identifier, level, model.top, Negotiated(relational=request.relational))
         search = self._archive.search(query)
         native = request.transfer_syntax_uid
         if native not in _TO_CHARACTER_SET:
