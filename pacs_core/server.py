@@ -18,8 +18,9 @@ from pacs_core.archive.place import Place
 from pacs_core.config import Decision, PeerBook, Peers, Refusal, Service, Settings, TlsSettings
 from pacs_core.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, STORABLE
 from pacs_core.dimse.find import FindService
-from pacs_core.dimse.identifier import FIND
+from pacs_core.dimse.identifier import FIND, GET, MOVE
 from pacs_core.dimse.negotiation import LIMIT_EXCEEDED, Preferences, Rejection
+from pacs_core.dimse.retrieve import RetrieveService
 from pacs_core.dimse.server import AssociationServer, Budget, Wire
 from pacs_core.dimse.storage import Answer
 from pacs_core.dimse.store import StoreService, failure_of
@@ -127,11 +128,13 @@ class Node:
             settings.server.aet,
             lambda calling, called, address: self._admission.may(calling, called, address, Service.FIND),
         )
+        retrieving = RetrieveService(archive, self._admission.may)
         entity = application_entity(settings)
         wire = settings.wire
         shared: dict[str, Any] = {
             "storage": services,
             "queries": finding,
+            "retrievals": retrieving,
             "admission": self._admission,
             "failure": self._failure,
             "preferences": Preferences(
@@ -261,11 +264,12 @@ def application_entity(settings: Settings) -> AE:
     entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.add_supported_context(Verification)
-    for sop_class in FIND:
+    for sop_class in (*FIND, *GET, *MOVE):
         entity.add_supported_context(sop_class)
     storage = [UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts]
     for uid in dict.fromkeys([*storage, *map(UID, settings.wire.sop_classes)]):
-        entity.add_supported_context(uid, list(STORABLE))
+        # SCP for what is sent to us, SCU for what a C-GET brings (PS3.4 C.5.3, PS3.7 D.3.3.4).
+        entity.add_supported_context(uid, list(STORABLE), scu_role=True, scp_role=True)
     return entity
 
 

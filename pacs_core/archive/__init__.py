@@ -2,5 +2,6 @@
 
 from pacs_core.archive.archive import Archive
 from pacs_core.archive.ingest import Arrival, Arriving, Duplicates, Ingest, Kept, Stored
+from pacs_core.archive.retrieve import Held, Outgoing
 
-__all__ = ["Archive", "Arrival", "Arriving", "Duplicates", "Ingest", "Kept", "Stored"]
+__all__ = ["Archive", "Arrival", "Arriving", "Duplicates", "Held", "Ingest", "Kept", "Outgoing", "Stored"]

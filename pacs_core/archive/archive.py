@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ from pacs_core.archive.find import find
 from pacs_core.archive.ingest import Arriving, Duplicates, Ingest, Stored
 from pacs_core.archive.place import Place
 from pacs_core.archive.recover import recover, stands
+from pacs_core.archive.retrieve import Held, Outgoing, open_outgoing, retrieve
 from pacs_core.archive.settle import Recovered
 from pacs_core.config import ArchiveSettings
 from pacs_core.dicom.attributes import Level
@@ -173,6 +174,16 @@ class Archive:
     def search(self, query: Query) -> Search:
         """What is held and matches: a search that is planned, and walked as its results are asked for."""
         return self.index.search(query)
+
+    def retrieve(
+        self, level: Level, keys: Mapping[int, str], *, hierarchy: Level | None = None
+    ) -> list[Held]:
+        """The instances below what unique keys name; see `archive.retrieve`."""
+        return retrieve(self.index, level, keys, hierarchy=hierarchy)
+
+    def outgoing(self, held: Held, accepted: Container[str]) -> Outgoing:
+        """The data set of an instance, to be sent; see `archive.retrieve.open_outgoing`."""
+        return open_outgoing(self.objects, self.index, held, accepted)
 
     def open_instance(self, sop_instance_uid: str) -> Opened:
         """The kept bytes of an instance, as a Part 10 file.
