@@ -18,7 +18,7 @@ from pacs_core.client.association import (
     Remote,
     Timeouts,
 )
-from pacs_core.client.sending import Delivery, Sent, status_words
+from pacs_core.client.sending import Delivery, Parts, Sent, status_words
 from pacs_core.client.sources import Part, part_of_bytes, part_of_file
 from pacs_core.dicom.media import MEDIA_STORAGE_DIRECTORY, Named, files_of, looks_like_dicom
 from pacs_core.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
@@ -172,10 +172,10 @@ class Client:
                     continue
                 delivery = Delivery(
                     self.remote,
+                    Parts(self.remote, group, priority),
                     group,
                     associations=associations,
                     retries=retries,
-                    priority=priority,
                     reached=reached,
                 )
                 for sent in delivery:

@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from typing import Generic, Protocol, TypeVar
 
 from pacs_core.client.association import Answer, Association, Remote
 from pacs_core.client.sources import Part
@@ -87,15 +88,52 @@ class Sent:
         return self.error is not None and not self.skipped
 
 
+T = TypeVar("T")
+Item = TypeVar("Item", contravariant=True)
+
+
+class Shipment(Protocol[Item]):
+    """How items of one kind are sent."""
+
+    @property
+    def contexts(self) -> Sequence[tuple[str, Sequence[str]]]:
+        """The presentation contexts that they need, 128 at most."""
+
+    def send(self, association: Association, number: int, item: Item) -> Sent:
+        """Send one and wait for the answer. Raises as `Association.store`."""
+
+    def failed(self, number: int, item: Item, error: PacsError) -> Sent:
+        """The outcome of one that was not sent."""
+
+
+class Parts:
+    """Parts as a shipment."""
+
+    def __init__(self, remote: Remote, parts: Sequence[tuple[int, Part]], priority: int) -> None:
+        self.remote = remote
+        self.priority = priority
+        wanted = dict.fromkeys((part.sop_class_uid, part.transfer_syntax_uid) for _, part in parts)
+        self.contexts = [(sop_class, (syntax,)) for sop_class, syntax in wanted]
+
+    def send(self, association: Association, number: int, item: Part) -> Sent:
+        """See `Shipment`."""
+        answer = association.store(item, priority=self.priority)
+        return outcome_of(number, item, answer, self.remote)
+
+    def failed(self, number: int, item: Part, error: PacsError) -> Sent:
+        """See `Shipment`."""
+        return Sent(number, item.path, item.sop_instance_uid, error=error)
+
+
 @dataclass(slots=True)
-class _Task:
+class _Task(Generic[T]):
     number: int
-    part: Part
+    item: T
     losses: int = 0
 
 
-class Delivery:
-    """Data sets of at most 128 different contexts, on their way over several associations.
+class Delivery(Generic[T]):
+    """A shipment on its way over several associations.
 
     Parameters
     ----------
@@ -109,33 +147,32 @@ class Delivery:
     def __init__(
         self,
         remote: Remote,
-        parts: Sequence[tuple[int, Part]],
+        shipment: Shipment[T],
+        items: Sequence[tuple[int, T]],
         *,
         associations: int,
         retries: int,
-        priority: int,
         reached: bool,
     ) -> None:
         self.remote = remote
         self.reached = reached
         self.error: AssociationError | None = None
         """Why some were given up; None if every one had its turn."""
-        self._contexts = [
-            (sop_class, (syntax,))
-            for sop_class, syntax in dict.fromkeys(
-                (part.sop_class_uid, part.transfer_syntax_uid) for _, part in parts
-            )
-        ]
-        self._todo = deque(_Task(number, part) for number, part in parts)
-        self._threads = max(1, min(associations, len(parts)))
+        self._shipment = shipment
+        self._todo = deque(_Task(number, item) for number, item in items)
+        self._threads = max(1, min(associations, len(items)))
         self._retries = retries
-        self._priority = priority
         self._done: SimpleQueue[Sent | BaseException | None] = SimpleQueue()
         self._stop = threading.Event()
+        self._stopped = False
         self._live: dict[threading.Thread, Association | None] = {}
 
     def __iter__(self) -> Iterator[Sent]:
         """Send; outcomes as they come. Breaking off ends the associations."""
+        return (sent for sent in self.watched(None) if sent is not None)
+
+    def watched(self, seconds: float | None) -> Iterator[Sent | None]:
+        """As `__iter__`, with a None whenever nothing came for so many seconds."""
         for _ in range(self._threads):
             thread = threading.Thread(target=self._run, name="pacs-core store", daemon=True)
             self._live[thread] = None
@@ -144,7 +181,13 @@ class Delivery:
             for thread in self._live:
                 thread.start()
             while running:
-                sent = self._done.get()
+                try:
+                    sent = self._done.get(timeout=seconds)
+                except Empty:
+                    if self._stopped:  # whoever is still at it does not even have an association
+                        return
+                    yield None
+                    continue
                 if sent is None:
                     running -= 1
                 elif isinstance(sent, BaseException):
@@ -154,10 +197,15 @@ class Delivery:
         finally:
             self._end()
         error, self.error = self.error, None
-        if self._todo:
+        if self._todo and not self._stopped:
             self.error = error or AssociationError(f"no association with {self.remote}")
             for task in self._todo:
                 yield self._failed(task, self.error)
+
+    def stop(self) -> None:
+        """Begin nothing more. Outcomes of what is on its way still come, for a moment."""
+        self._stopped = True
+        self._end()
 
     def _end(self) -> None:
         """What is on its way has a moment; then waits are interrupted, then connections are cut."""
@@ -195,7 +243,7 @@ class Delivery:
         failures = 0
         while self._todo and not self._stop.is_set():
             try:
-                association = Association(self.remote, self._contexts)
+                association = Association(self.remote, self._shipment.contexts)
             except AssociationError as exc:
                 failures += 1
                 if not self._worth_another(exc, failures):
@@ -232,13 +280,13 @@ class Delivery:
             except IndexError:
                 break
             try:
-                answer = association.store(task.part, priority=self._priority)
+                sent = self._shipment.send(association, task.number, task.item)
             except AssociationError as exc:
                 if association.is_open:  # no context for this one
                     self._done.put(self._failed(task, exc))
                     continue
                 task.losses += 1
-                if task.losses > 1:
+                if task.losses > 1 or self._stop.is_set():
                     self._done.put(self._failed(task, exc))
                 else:
                     self._todo.appendleft(task)
@@ -249,7 +297,7 @@ class Delivery:
                     break
             else:
                 answered += 1
-                self._done.put(outcome_of(task.number, task.part, answer, self.remote))
+                self._done.put(sent)
         return None, answered
 
     def _worth_another(self, exc: AssociationError, failures: int) -> bool:
@@ -265,9 +313,8 @@ class Delivery:
             if self._stop.wait(min(left, 0.1)):
                 break
 
-    @staticmethod
-    def _failed(task: _Task, error: PacsError) -> Sent:
-        return Sent(task.number, task.part.path, task.part.sop_instance_uid, error=error)
+    def _failed(self, task: _Task[T], error: PacsError) -> Sent:
+        return self._shipment.failed(task.number, task.item, error)
 
 
 def outcome_of(number: int, part: Part, answer: Answer, remote: Remote) -> Sent:
