@@ -127,9 +127,10 @@ class Outgoing:
         whole = mmap.mmap(self.fd, before + self.length, prot=mmap.PROT_READ, offset=self.offset - before)
         return memoryview(whole)[before:]
 
-    def is_current(self) -> bool:
-        """Whether what was read until now is the instance: it may be removed at any moment."""
-        return self._opened.is_current()
+    def check_current(self) -> None:
+        """NotFoundError if what was read until now may not be the instance: it was removed meanwhile."""
+        if not self._opened.is_current():
+            raise NotFoundError("removed while it was sent")
 
     def __enter__(self) -> Self:
         return self

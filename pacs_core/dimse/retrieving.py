@@ -39,7 +39,7 @@ from pacs_core.dimse.status import (
     UNABLE_TO_PERFORM,
     UNKNOWN_DESTINATION,
 )
-from pacs_core.errors import CorruptError, InvalidValueError, NotFoundError, PacsError
+from pacs_core.errors import CorruptError, InvalidValueError, PacsError
 from pacs_core.logs import get_logger
 
 if TYPE_CHECKING:
@@ -325,6 +325,5 @@ def _delivered(assoc: Association, held: Held, outgoing: Outgoing, message_id: i
             assoc.log_warning("no answer to a sub-operation within %s s", assoc.dimse_timeout)
             assoc.abort(block=False)
         return Delivered(held.sop_instance_uid)
-    if not outgoing.is_current():
-        raise NotFoundError("removed while it was sent")
+    outgoing.check_current()
     return Delivered(held.sop_instance_uid, answer.status)

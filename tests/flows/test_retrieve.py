@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from array import array
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from pydicom.dataset import Dataset
@@ -13,9 +16,11 @@ from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelGet,
     PatientStudyOnlyQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
 )
 
 import pacs_core
+from pacs_core.config import PeerFile
 from pacs_core.dicom.reading import read_dataset
 from tests.make import CT, encoded, instance, part10, uid
 from tests.serving import Serving, serving
@@ -30,6 +35,17 @@ MR = "1.2.840.10008.5.1.4.1.1.4"
 STUDY = StudyRootQueryRetrieveInformationModelGet
 PATIENT = PatientRootQueryRetrieveInformationModelGet
 PATIENT_STUDY = PatientStudyOnlyQueryRetrieveInformationModelGet
+MOVE = StudyRootQueryRetrieveInformationModelMove
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+PORT = free_port()
 
 # Study 1: small instances, which share a segment, and one with a file of its own.
 PLAIN = {
@@ -53,7 +69,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
             kept.store(part10(image, syntax))
         kept.store(part10(instance(1, study=3, patient="P3", SOPClassUID=MR, Modality="MR")))
         kept.store(part10(instance(2, study=3, patient="P3")))
-    with serving(archive) as server:
+    peers = PeerFile(archive)
+    peers.add("DEST", host="127.0.0.1", port=PORT)
+    peers.add("DEST3", host="127.0.0.1", port=PORT, associations=3)
+    peers.add("NO_HOST")
+    peers.add("NOT_ASKED", host="127.0.0.1", port=PORT, may=["store"])
+    with serving(archive, *("--set", "wire.dimse_timeout=2", "--set", "wire.artim_timeout=2")) as server:
         yield server
         assert server.stop() == 0
 
@@ -69,11 +90,12 @@ class Getting:
         *,
         contexts: dict[str, list[str]] | None = None,
         answers: dict[str, int] | None = None,
+        calling: str = "GETTER",
         **keys: Any,
     ) -> None:
         self.received: dict[str, tuple[str, bytes]] = {}
         self.answers = answers or {}
-        entity = AE()
+        entity = AE(calling)
         entity.add_requested_context(root)
         roles = []
         for sop_class, syntaxes in (contexts or {CT: [EXPLICIT], MR: [EXPLICIT]}).items():
@@ -236,3 +258,172 @@ def test_31_every_instance_goes_out_as_stored_where_all_are_accepted(server: Ser
     )
     assert (got.final.Status, got.counters) == (0, (None, 5, 0, 0))
     assert {number: got.received[uid(2, 1, number)][0] for number in SYNTAXES} == SYNTAXES
+
+
+class Destination:
+    """A storage SCP by pynetdicom, at the one address that is known as DEST and DEST3."""
+
+    def __init__(self, *, contexts: dict[str, list[str]] | None = None, answer: Any = lambda _: 0) -> None:
+        self.entity = AE("DEST")
+        for sop_class, syntaxes in (contexts or {CT: [IMPLICIT, EXPLICIT], MR: [EXPLICIT]}).items():
+            self.entity.add_supported_context(sop_class, syntaxes)
+        self.answer = answer
+        self.requests: list[Any] = []
+        self.data: dict[str, tuple[str, bytes]] = {}
+        self.associations = 0
+
+    def __enter__(self) -> Self:
+        handlers: Any = [(evt.EVT_C_STORE, self._store), (evt.EVT_REQUESTED, self._requested)]
+        self.listening = self.entity.start_server(("127.0.0.1", PORT), block=False, evt_handlers=handlers)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listening.shutdown()
+
+    def _requested(self, _: Any) -> None:
+        self.associations += 1
+
+    def _store(self, event: Any) -> int:
+        request = event.request
+        self.requests.append(request)
+        answer = self.answer(event)
+        if answer == 0:
+            data = request.DataSet.getvalue()
+            self.data[request.AffectedSOPInstanceUID] = (event.context.transfer_syntax, data)
+        return int(answer)
+
+
+class Moving:
+    """One C-MOVE by pynetdicom: its responses."""
+
+    def __init__(
+        self,
+        server: Serving,
+        destination: str,
+        level: str,
+        root: str = MOVE,
+        calling: str = "MOVER",
+        **keys: Any,
+    ) -> None:
+        entity = AE(calling)
+        entity.add_requested_context(root)
+        association = entity.associate("127.0.0.1", server.port)
+        assert association.is_established
+        identifier = Dataset()
+        identifier.QueryRetrieveLevel = level
+        for keyword, value in keys.items():
+            setattr(identifier, keyword, value)
+        self.responses = list(association.send_c_move(identifier, destination, root, msg_id=77))
+        association.release()
+        self.final, self.identifier = self.responses[-1]
+
+    counters = Getting.counters
+
+
+def test_28_a_study_is_moved_as_it_is_stored(server: Serving) -> None:
+    with Destination() as destination:
+        moved = Moving(server, "DEST", "STUDY", StudyInstanceUID=uid(1))
+    assert (moved.final.Status, moved.counters) == (0, (None, 3, 0, 0))
+    assert destination.data == {uid(*number): (EXPLICIT, encoded(image)) for number, image in PLAIN.items()}
+    originators = {
+        (request.MoveOriginatorApplicationEntityTitle, request.MoveOriginatorMessageID, request.Priority)
+        for request in destination.requests
+    }
+    assert originators == {("MOVER", 77, 2)}
+    assert destination.associations == 1
+
+
+def test_several_associations_where_the_peer_is_configured_so(server: Serving) -> None:
+    with Destination() as destination:
+        moved = Moving(server, "DEST3", "STUDY", StudyInstanceUID=uid(1))
+    assert (moved.final.Status, moved.counters) == (0, (None, 3, 0, 0))
+    assert destination.associations == 3
+
+
+@pytest.mark.parametrize("destination", ["NOBODY", "NO_HOST", "NOT_ASKED"])
+def test_25_an_unknown_destination(server: Serving, destination: str) -> None:
+    moved = Moving(server, destination, "STUDY", StudyInstanceUID=uid(1))
+    assert moved.final.Status == 0xA801
+    assert "NumberOfCompletedSuboperations" not in moved.final
+
+
+def test_a_peer_that_may_not_retrieve_is_told_so(server: Serving) -> None:
+    got = Getting(server, "STUDY", StudyInstanceUID=uid(1), calling="NOT_ASKED")
+    moved = Moving(server, "NOBODY", "STUDY", StudyInstanceUID=uid(1), calling="NOT_ASKED")
+    assert (got.final.Status, moved.final.Status, got.received) == (0x0124, 0x0124, {})
+
+
+def test_25_no_match_needs_no_destination(server: Serving) -> None:
+    moved = Moving(server, "DEST", "STUDY", StudyInstanceUID=uid(9))
+    assert (len(moved.responses), moved.final.Status, moved.counters) == (1, 0, (None, 0, 0, 0))
+
+
+def test_a_destination_that_is_not_there_fails_all(server: Serving) -> None:
+    moved = Moving(server, "DEST", "STUDY", StudyInstanceUID=uid(1))
+    assert (moved.final.Status, moved.counters) == (0xA702, (None, 0, 3, 0))
+    assert set(moved.identifier.FailedSOPInstanceUIDList) == {uid(*number) for number in PLAIN}
+
+
+def test_28_a_context_that_is_refused_fails_its_instances_alone(server: Serving) -> None:
+    with Destination(contexts={CT: [EXPLICIT]}):
+        moved = Moving(server, "DEST", "STUDY", StudyInstanceUID=uid(3))
+    assert (moved.final.Status, moved.counters) == (0xB000, (None, 1, 1, 0))
+    assert moved.identifier.FailedSOPInstanceUIDList == uid(3, 1, 1)
+
+
+def test_31_a_destination_that_takes_implicit_only(server: Serving) -> None:
+    with Destination(contexts={CT: [IMPLICIT]}) as destination:
+        moved = Moving(server, "DEST", "STUDY", StudyInstanceUID=uid(2))
+    assert (moved.final.Status, moved.counters) == (0xB000, (None, 4, 1, 0))
+    assert moved.identifier.FailedSOPInstanceUIDList == uid(2, 1, 5)
+    assert {syntax for syntax, _ in destination.data.values()} == {IMPLICIT}
+
+
+def test_28_a_destination_that_aborts_once_gets_the_rest_on_a_new_association(server: Serving) -> None:
+    def answer(event: Any) -> int:
+        if len(destination.requests) == 2:
+            event.assoc.abort()
+        return 0
+
+    with Destination(answer=answer) as destination:
+        moved = Moving(server, "DEST", "STUDY", StudyInstanceUID=uid(1))
+    assert (moved.final.Status, moved.counters) == (0, (None, 3, 0, 0))
+    assert destination.associations == 2
+
+
+def test_28_a_destination_that_goes_on_aborting_fails_the_rest(server: Serving) -> None:
+    def answer(event: Any) -> int:
+        if len(destination.requests) >= 2:
+            event.assoc.abort()
+        return 0
+
+    with Destination(answer=answer) as destination:
+        moved = Moving(server, "DEST", "STUDY", StudyInstanceUID=uid(1))
+    assert (moved.final.Status, moved.counters) == (0xB000, (None, 1, 2, 0))
+    assert len(moved.identifier.FailedSOPInstanceUIDList) == 2
+
+
+def test_a_destination_that_rejects_fails_all_at_once(server: Serving) -> None:
+    with Destination() as destination:
+        destination.entity.require_called_aet = True
+        destination.listening.ae_title = "SOMEBODY"
+        moved = Moving(server, "DEST", "STUDY", StudyInstanceUID=uid(1))
+    assert (moved.final.Status, moved.counters) == (0xA702, (None, 0, 3, 0))
+    assert destination.associations == 1
+
+
+def test_a_destination_that_hangs_is_given_up(server: Serving) -> None:
+    free = threading.Event()
+    with Destination(answer=lambda _: free.wait(30) and 0) as destination:
+        started = time.monotonic()
+        moved = Moving(server, "DEST", "STUDY", StudyInstanceUID=uid(1))
+        assert time.monotonic() - started < 15  # two waits of dimse_timeout, two aborts
+        free.set()
+    assert (moved.final.Status, moved.counters) == (0xA702, (None, 0, 3, 0))
+    assert destination.associations == 2
+
+
+def test_a_listener_that_never_answers_is_given_up(server: Serving) -> None:
+    with socket.create_server(("127.0.0.1", PORT)):
+        moved = Moving(server, "DEST", "STUDY", StudyInstanceUID=uid(1))
+    assert (moved.final.Status, moved.counters) == (0xA702, (None, 0, 3, 0))
