@@ -6,7 +6,7 @@ PS3.4 C.3 (information models), C.4 (services), C.6 (SOP classes).
 from __future__ import annotations
 
 import logging
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pacs_core.dicom.attributes import Level
@@ -45,6 +45,8 @@ FIND, MOVE, GET = (
     for operation in (1, 2, 3)
 )
 """The information model of each SOP class, by operation."""
+FIND_CLASSES = frozenset(FIND)
+RETRIEVE_CLASSES = frozenset(MOVE | GET)
 
 
 class QueryRequest(NamedTuple):
@@ -56,9 +58,24 @@ class QueryRequest(NamedTuple):
     transfer_syntax_uid: str
     priority: int
     move_destination: str
+    relational: bool
     calling_ae_title: str
     called_ae_title: str
     address: str
+
+
+def agreed(assoc: Association, asked: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What we agree to of a SOP Class Extended Negotiation (C.5.1.1, C.5.2.1, C.5.3.1), by SOP class.
+
+    The first byte is relational queries or retrieval, which we do; what the others ask for we do not.
+    """
+    served = {FIND_CLASSES: assoc.wire.queries, RETRIEVE_CLASSES: assoc.wire.retrievals}
+    return {
+        sop_class: (information[:1] if information[:1] == b"\1" else b"\0") + bytes(len(information) - 1)
+        for classes, handler in served.items()
+        for sop_class, information in asked.items()
+        if handler is not None and sop_class in classes and information
+    }
 
 
 def is_native(assoc: Association, event: Event, command_field: int, sop_classes: Container[str]) -> bool:
@@ -85,6 +102,7 @@ def request_of(assoc: Association, event: Event) -> QueryRequest:
         assoc.transfer_syntaxes[event.context_id],
         command.priority or 0,
         command.move_destination.strip(),
+        command.affected_sop_class_uid in assoc.relational,
         assoc.calling_ae_title,
         assoc.called_ae_title,
         assoc.peer_address,

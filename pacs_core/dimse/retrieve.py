@@ -1,4 +1,4 @@
-"""C-GET and C-MOVE SCP (PS3.4 C.4.2, C.4.3): hierarchical retrieval by unique keys.
+"""C-GET and C-MOVE SCP (PS3.4 C.4.2, C.4.3): by unique keys, hierarchical unless relational was negotiated.
 
 A thin handler: identifier in, keys to the archive, instances out.
 """
@@ -49,7 +49,8 @@ class RetrieveService:
         """
         model = (GET | MOVE)[request.sop_class_uid]
         level = level_of(identifier, model)
-        return self._archive.retrieve(level, keys_of(identifier), hierarchy=model.top)
+        hierarchy = None if request.relational else model.top
+        return self._archive.retrieve(level, keys_of(identifier), hierarchy=hierarchy)
 
     def permit(self, request: QueryRequest) -> None:
         """NotPermittedError if the peer may not retrieve here, this way."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelFind,
@@ -44,12 +45,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 
 def ask(
-    server: Serving, level: str, root: str = STUDY, syntax: str = "explicit", **keys: object
+    server: Serving,
+    level: str,
+    root: str = STUDY,
+    syntax: str = "explicit",
+    relational: bool = False,
+    **keys: object,
 ) -> list[Dataset]:
     """The responses of a query; the last is the final one's status."""
     entity = AE()
     entity.add_requested_context(root, SYNTAXES[syntax])
-    association = entity.associate("127.0.0.1", server.port, ae_title="PACSCORE")
+    extended = SOPClassExtendedNegotiation()
+    extended.sop_class_uid, extended.service_class_application_information = root, bytes([relational])
+    association = entity.associate("127.0.0.1", server.port, ae_title="PACSCORE", ext_neg=[extended])
     assert association.is_established
     identifier = Dataset()
     identifier.QueryRetrieveLevel = level
@@ -159,6 +167,11 @@ def test_14_15_wrong_levels_and_missing_unique_keys_are_refused(
     (final,) = ask(server, level, root, **keys)
     assert final.Status == 0xA900
     assert final.ErrorComment
+
+
+def test_15_relational_queries_where_they_were_negotiated(server: Serving) -> None:
+    *found, final = ask(server, "SERIES", PATIENT, relational=True, SeriesInstanceUID=uid(1, 2))
+    assert ([match.SeriesInstanceUID for match in found], final.Status) == ([uid(1, 2)], 0)
 
 
 def test_an_identifier_that_is_garbage_is_answered(server: Serving) -> None:

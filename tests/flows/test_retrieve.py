@@ -12,6 +12,7 @@ from typing import Any, Self
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelGet,
     PatientStudyOnlyQueryRetrieveInformationModelGet,
@@ -91,13 +92,18 @@ class Getting:
         contexts: dict[str, list[str]] | None = None,
         answers: dict[str, int] | None = None,
         calling: str = "GETTER",
+        relational: bytes | None = None,
         **keys: Any,
     ) -> None:
         self.received: dict[str, tuple[str, bytes]] = {}
         self.answers = answers or {}
         entity = AE(calling)
         entity.add_requested_context(root)
-        roles = []
+        roles: list[Any] = []
+        if relational is not None:
+            item = SOPClassExtendedNegotiation()
+            item.sop_class_uid, item.service_class_application_information = root, relational
+            roles.append(item)
         for sop_class, syntaxes in (contexts or {CT: [EXPLICIT], MR: [EXPLICIT]}).items():
             for syntax in syntaxes:
                 entity.add_requested_context(sop_class, syntax)
@@ -106,6 +112,7 @@ class Getting:
             "127.0.0.1", server.port, ext_neg=roles, evt_handlers=[(evt.EVT_C_STORE, self._store)]
         )
         assert association.is_established
+        self.agreed = association.acceptor.sop_class_extended
         identifier = Dataset()
         identifier.QueryRetrieveLevel = level
         for keyword, value in keys.items():
@@ -199,6 +206,18 @@ def test_29_missing_or_wrong_keys_are_refused(
     assert got.final.Status == 0xA900
     assert got.final.ErrorComment
     assert "NumberOfCompletedSuboperations" not in got.final
+
+
+def test_15_relational_retrieval_where_it_was_negotiated(server: Serving) -> None:
+    got = Getting(server, "SERIES", SeriesInstanceUID=uid(1, 2), relational=b"\1\1")
+    assert got.agreed == {STUDY: b"\1\0"}
+    assert (got.final.Status, set(got.received)) == (0, {uid(1, 2, 1)})
+    got = Getting(server, "IMAGE", PATIENT, SOPInstanceUID=[uid(1, 1, 1), uid(3, 1, 2)], relational=b"\1")
+    assert (got.final.Status, set(got.received)) == (0, {uid(1, 1, 1), uid(3, 1, 2)})
+    # Not for nothing at all, and not unasked.
+    assert Getting(server, "SERIES", StudyInstanceUID=uid(1), relational=b"\1").final.Status == 0xA900
+    refused = Getting(server, "SERIES", SeriesInstanceUID=uid(1, 2), relational=b"\0")
+    assert (refused.final.Status, refused.agreed) == (0xA900, {STUDY: b"\0"})
 
 
 def test_25_26_27_some_failed_and_some_warned(server: Serving) -> None:
