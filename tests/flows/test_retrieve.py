@@ -21,8 +21,10 @@ from pynetdicom.sop_class import (
 )
 
 import pacs_core
+from pacs_core._ext.command import encode
 from pacs_core.config import PeerFile
 from pacs_core.dicom.reading import read_dataset
+from tests.flows.rawpeer import Peer, p_data, pdv
 from tests.make import CT, encoded, instance, part10, uid
 from tests.serving import Serving, serving
 
@@ -39,14 +41,8 @@ PATIENT_STUDY = PatientStudyOnlyQueryRetrieveInformationModelGet
 MOVE = StudyRootQueryRetrieveInformationModelMove
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-PORT = free_port()
+with socket.create_server(("127.0.0.1", 0)) as _free:
+    PORT: int = _free.getsockname()[1]
 
 # Study 1: small instances, which share a segment, and one with a file of its own.
 PLAIN = {
@@ -75,7 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     peers.add("DEST3", host="127.0.0.1", port=PORT, associations=3)
     peers.add("NO_HOST")
     peers.add("NOT_ASKED", host="127.0.0.1", port=PORT, may=["store"])
-    with serving(archive, *("--set", "wire.dimse_timeout=2", "--set", "wire.artim_timeout=2")) as server:
+    with serving(archive, *("--set", "wire.dimse_timeout=3", "--set", "wire.artim_timeout=2")) as server:
         yield server
         assert server.stop() == 0
 
@@ -446,3 +442,30 @@ def test_a_listener_that_never_answers_is_given_up(server: Serving) -> None:
     with socket.create_server(("127.0.0.1", PORT)):
         moved = Moving(server, "DEST", "STUDY", StudyInstanceUID=uid(1))
     assert (moved.final.Status, moved.counters) == (0xA702, (None, 0, 3, 0))
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_23_26_a_cancelled_move_ends_soon(server: Serving, hangs: bool) -> None:
+    """What is on its way is waited for, not for long; what was never begun is Remaining."""
+    free = threading.Event()
+    begun = threading.Event()
+
+    def answer(_: Any) -> int:
+        begun.set()
+        free.wait(30 if hangs else 0.5)
+        return 0
+
+    with Destination(answer=answer), Peer(server, timeout=20) as peer:
+        peer.associated(contexts=[(1, MOVE, [EXPLICIT])])
+        command = {0x0002: MOVE, 0x0100: 0x21, 0x0110: 5, 0x0600: "DEST", 0x0700: 0, 0x0800: 1}
+        identifier = pacs_core.Dataset(QueryRetrieveLevel="STUDY", StudyInstanceUID=uid(1)).to_bytes(EXPLICIT)
+        peer.send(p_data(pdv(1, 3, encode(command)), pdv(1, 2, identifier)))
+        assert begun.wait(10)
+        started = time.monotonic()
+        peer.send(p_data(pdv(1, 3, encode({0x0100: 0x0FFF, 0x0120: 5, 0x0800: 0x0101}))))
+        final = peer.response()
+        free.set()
+    assert final.status == 0xFE00
+    assert (final.remaining, final.completed, final.failed) == ((2, 0, 1) if hangs else (2, 1, 0))
+    assert final.has_data_set == hangs
+    assert time.monotonic() - started < 6
