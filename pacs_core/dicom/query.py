@@ -169,9 +169,7 @@ _DT = r"\d{4,14}(?:\.\d{1,6})?(?:[+-]\d{4})?"
 _DT_RANGE = re.compile(rf"(?:({_DT})?-({_DT})?)")
 
 
-def query_of(
-    identifier: Dataset, level: Level, root: Level, negotiated: Negotiated = NOTHING
-) -> Query:
+def query_of(identifier: Dataset, level: Level, root: Level, negotiated: Negotiated = NOTHING) -> Query:
     """The query that an identifier asks at a level (PS3.4 C.4.1.1.3.1, C.4.1.3.1).
 
     `root` is the top of the information model.
@@ -179,7 +177,8 @@ def query_of(
     Raises
     ------
     IdentifierError
-        A unique key above the level that is missing or names several, unless relational queries were negotiated; a
+        A unique key above the level that is missing or names several, unless relational queries were
+        negotiated; a sequence of several items.
         sequence of several items.
     """
     keys = tuple(_keys(identifier, negotiated))
