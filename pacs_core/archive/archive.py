@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from pacs_core.archive.answer import Answer
 from pacs_core.archive.find import find
 from pacs_core.archive.ingest import Arriving, Duplicates, Ingest, Stored
 from pacs_core.archive.place import Place
@@ -20,7 +21,7 @@ from pacs_core.dicom.header import scan
 from pacs_core.dicom.part10 import split
 from pacs_core.dicom.query import Query
 from pacs_core.errors import NotFoundError, OutOfResourcesError, from_os_error
-from pacs_core.index import Index, Located, Search, Stats
+from pacs_core.index import Index, Located, Stats
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Opened, Store, Syscalls
 
@@ -171,9 +172,9 @@ class Archive:
         """What is held at `level` under the unique keys given; see `archive.find`."""
         return find(self.index, level, keys, wanted=wanted, hierarchy=hierarchy)
 
-    def search(self, query: Query) -> Search:
-        """What is held and matches: a search that is planned, and walked as its results are asked for."""
-        return self.index.search(query)
+    def search(self, query: Query) -> Answer:
+        """What is held and matches, planned now and found as it is asked for."""
+        return Answer(self.index.search(query), self.objects)
 
     def retrieve(
         self, level: Level, keys: Mapping[int, str], *, hierarchy: Level | None = None

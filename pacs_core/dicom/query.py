@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from pacs_core._ext.match import Matcher
 from pacs_core.dicom import dictionary
 from pacs_core.dicom.attributes import Level
 from pacs_core.dicom.dataset import Dataset, Sequence
@@ -179,7 +180,6 @@ def query_of(identifier: Dataset, level: Level, root: Level, negotiated: Negotia
     IdentifierError
         A unique key above the level that is missing or names several, unless relational queries were
         negotiated; a sequence of several items.
-        sequence of several items.
     """
     keys = tuple(_keys(identifier, negotiated))
     if not negotiated.relational:
@@ -219,6 +219,31 @@ def _sequence(tag: int, items: Sequence, negotiated: Negotiated) -> Key:
     if all(key.matching is Matching.UNIVERSAL for key in keys):
         return Key(tag, "SQ", Matching.UNIVERSAL, keys=keys)
     return Key(tag, "SQ", Matching.SEQUENCE, keys=keys)
+
+
+class Filter:
+    """Whether a data set matches keys, by the native matcher; universal ones match all.
+
+    A sequence matches if one of its items matches all of its keys (PS3.4 C.2.2.2.6).
+    """
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        keys = [key for key in keys if key.matching is not Matching.UNIVERSAL]
+        plain = [key for key in keys if key.matching is not Matching.SEQUENCE]
+        self._tags = [key.tag for key in plain]
+        self._matcher = Matcher([(key.vr, key.matching.value, key.values) for key in plain])
+        self._nested = [(key.tag, Filter(key.keys)) for key in keys if key.matching is Matching.SEQUENCE]
+
+    def __call__(self, dataset: Dataset) -> bool:
+        for test, tag in enumerate(self._tags):
+            text = _text(dataset.element(tag)) if tag in dataset else ""
+            if not self._matcher.matches(test, text.encode("utf-8", "replace")):
+                return False
+        for tag, matches in self._nested:
+            items = dataset.get(tag)
+            if not isinstance(items, Sequence) or not any(matches(item) for item in items):
+                return False
+        return True
 
 
 def _text(element: object) -> str:

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 
 from pacs_core.archive import Archive
 from pacs_core.dicom.dataset import Dataset
-from pacs_core.dicom.dictionary import vr_of
-from pacs_core.dicom.query import Negotiated, Query, query_of
+from pacs_core.dicom.query import Negotiated, query_of
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.dimse.finding import Matches
@@ -23,7 +22,6 @@ from pacs_core.errors import InvalidValueError, NotPermittedError
 CHARACTER_SET = 0x00080005
 RETRIEVE_AE_TITLE = 0x00080054
 INSTANCE_AVAILABILITY = 0x00080056
-_OURS = frozenset({CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY})
 _UNIVERSAL = frozenset({b"", b"ISO_IR 6", b"ISO_IR 192"})
 _TO_CHARACTER_SET = {
     IMPLICIT_VR_LITTLE_ENDIAN: b"\x08\0\x05\0\x0a\0\0\0",
@@ -67,27 +65,21 @@ class FindService:
         model = FIND[request.sop_class_uid]
         level = level_of(identifier, model)
         query = query_of(identifier, level, model.top, Negotiated(relational=request.relational))
-        search = self._archive.search(query)
+        answer = self._archive.search(query)
         native = request.transfer_syntax_uid
         if native not in _TO_CHARACTER_SET:
             native = EXPLICIT_VR_LITTLE_ENDIAN
-        chunks = search.responses(
-            self._parts(query, search.unsupported), implicit=native == IMPLICIT_VR_LITTLE_ENDIAN
-        )
+        constants = {
+            QUERY_RETRIEVE_LEVEL: ("CS", level.name.encode()),
+            RETRIEVE_AE_TITLE: ("AE", self._ae_title.encode()),
+            INSTANCE_AVAILABILITY: ("CS", b"ONLINE"),
+        }
+        chunks = answer.responses(constants, implicit=native == IMPLICIT_VR_LITTLE_ENDIAN)
         sets = identifier.character_set
         if sets not in _UNIVERSAL or native != request.transfer_syntax_uid:
             chunks = _converted(chunks, native, request.transfer_syntax_uid, sets)
-        return Matches(PENDING_WARNING if search.unsupported - _OURS else PENDING, chunks)
-
-    def _parts(self, query: Query, unsupported: frozenset[int]) -> list[tuple[int, str, bytes | None]]:
-        """What a response consists of, by tag."""
-        parts: list[tuple[int, str, bytes | None]] = [
-            (QUERY_RETRIEVE_LEVEL, "CS", query.level.name.encode()),
-            (RETRIEVE_AE_TITLE, "AE", self._ae_title.encode()),
-            (INSTANCE_AVAILABILITY, "CS", b"ONLINE"),
-        ]
-        parts += [(tag, vr_of(tag), None) for tag in query.tags - unsupported - _OURS]
-        return sorted(parts)
+        told = answer.unsupported - constants.keys()
+        return Matches(PENDING_WARNING if told else PENDING, chunks)
 
 
 def _converted(chunks: Iterator[list[bytes]], native: str, wanted: str, sets: bytes) -> Iterator[list[bytes]]:

@@ -9,6 +9,7 @@ from pacs_core._ext import browse
 from pacs_core._ext.lookup import Sieve, key_ids, level_of
 from pacs_core._ext.match import Matcher
 from pacs_core.dicom.query import Key, Matching, Query
+from pacs_core.index.base import Located
 from pacs_core.index.plan import Driver, choose
 
 if TYPE_CHECKING:
@@ -73,6 +74,16 @@ class Search:
             found = sieve.responses(self._env, chunk, implicit)
             if found:
                 yield found
+
+    def located(self, parts: Sequence[Part], *, implicit: bool) -> Iterator[tuple[Located, bytes]]:
+        """Each instance that matches, of a query at the level of images: where it is kept, its response."""
+        sieve = self._sieve(parts)
+        for chunk in self._chunks():
+            for place in browse.places(self._env, self._layout, chunk):
+                if place is None:
+                    continue
+                for response in sieve.responses(self._env, [place[0]], implicit):
+                    yield Located._make(place), response
 
     def explain(self) -> str:
         """The plan in words."""

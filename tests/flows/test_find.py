@@ -150,6 +150,24 @@ def test_21_a_key_that_is_not_supported_is_left_out_and_said(server: Serving) ->
     assert all("AcquisitionNumber" not in found for _, found in responses[:-1])
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize(
+    ("photometric", "known"), [("", True), ("MONO*", True), ("RGB", False)], ids=["told", "matched", "other"]
+)
+def test_of_images_the_instances_tell_what_the_index_does_not(
+    server: Serving, photometric: str, known: bool
+) -> None:
+    keys = {"StudyInstanceUID": uid(1), "SeriesInstanceUID": uid(1, 1), "SOPInstanceUID": ""}
+    asked = {"PhotometricInterpretation": photometric, "HighBit": None, "WindowCenter": "", "PatientName": ""}
+    *found, final = ask(server, "IMAGE", **keys, **asked)
+    assert final.Status == 0
+    assert len(found) == known
+    for match in found:
+        assert (match.PhotometricInterpretation, match.HighBit) == ("MONOCHROME2", 15)
+        assert match.WindowCenter is None
+        assert match.PatientName == "Müller^Jürgen"
+
+
 @pytest.mark.parametrize(
     ("level", "root", "keys"),
     [
