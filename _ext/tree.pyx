@@ -722,7 +722,9 @@ cdef str keyword_of(uint32_t tag):
 
 
 cdef inline str step_of(uint32_t tag):
-    return keyword_of(tag) or f"{tag:08X}"
+    """The keyword, if it means that tag alone; those of repeating groups and private creators do not."""
+    cdef str keyword = keyword_of(tag)
+    return keyword if keyword and tag_of(keyword) == tag else f"{tag:08X}"
 
 
 cdef str missing(uint32_t tag):

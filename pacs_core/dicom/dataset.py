@@ -100,11 +100,8 @@ class Dataset(Tree):
         if not 0 <= tag <= 0xFFFF_FFFF or tag >> 16 == 0xFFFE:
             raise KeyError(f"{tag:#010x} is no tag of an element")
         vr = vr or self._vr_for(tag, value)
-        if vr == "SQ":
-            self._put(tag, vr, _sequence(value))
-            return
         try:
-            data = packed(vr, value)
+            data = _sequence(value) if vr == "SQ" else packed(vr, value)
             if vr in TEXT and not data.isascii():
                 self._check_text(data, vr)
         except InvalidValueError as exc:
@@ -266,7 +263,7 @@ def _sequence(value: object) -> Sequence:
         return Sequence()
     if isinstance(value, Tree | Mapping | str) or not isinstance(value, Iterable):
         raise InvalidValueError("a sequence is a list of data sets")
-    return Sequence(item if isinstance(item, Tree) else Dataset(item) for item in value)
+    return Sequence(Dataset(item) if isinstance(item, Mapping) else item for item in value)
 
 
 def _unpickled(

@@ -24,6 +24,9 @@ BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 """The VRs whose values are text in the Specific Character Set."""
 
+LETTERS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+"""The VRs whose values are text in the character set of the data set (PS3.5 6.1.2.3)."""
+
 _ONE = frozenset({"LT", "ST", "UR", "UT"})
 _SIMPLE = frozenset({"AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"})
 _AS_TEXT: dict[str, Callable[[Any], str]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import zlib
 from pathlib import Path
@@ -67,7 +68,7 @@ def read(
     elif isinstance(source, str | os.PathLike):
         path = source
         data = map_file(source)
-    elif hasattr(source, "read"):
+    elif hasattr(source, "read") and not isinstance(source, mmap.mmap):  # which is read where it is
         data = source.read()
     else:
         data = source
