@@ -21,11 +21,9 @@ NUMBERS = {
 }
 BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 """The VRs whose values are bytes."""
+
 TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 """The VRs whose values are text in the Specific Character Set."""
-
-LETTERS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-"""The VRs whose values are text in the character set of the data set (PS3.5 6.1.2.3)."""
 
 _ONE = frozenset({"LT", "ST", "UR", "UT"})
 _SIMPLE = frozenset({"AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"})
