@@ -75,6 +75,16 @@ cdef tuple sets_in(Tree tree, tuple around):
     return around if tree.locate(CHARACTER_SET) == 0 else tree.context.sets
 
 
+cdef tuple sets_around(Tree tree, bint meta):
+    """The character set of what a data set is in. Who deletes its own leaves it with none, and must not have text
+    of it written as if it were ASCII; but what is for us to read again is as it was."""
+    if tree.context is None:
+        return sets_of(b"")
+    if not meta and tree.given is not None and CHARACTER_SET in tree.given and tree.given[CHARACTER_SET] is None:
+        return sets_of(b"")
+    return tree.context.sets
+
+
 @cython.final
 cdef class Encoder:
     """Writes one data set; `encode` is its use."""
@@ -405,6 +415,6 @@ def encode(Tree tree not None, encode_text, *, bint implicit=False, bint little=
     ):
         encoder.verbatim(tree, tape.nodes[0].at, tape.nodes[0].at + tape.nodes[0].length)
     else:
-        encoder.elements(tree, sets_of(b"") if tree.context is None else tree.context.sets)
+        encoder.elements(tree, sets_around(tree, meta))
     encoder.flush()
     return encoder.pieces
