@@ -1,4 +1,4 @@
-"""What real and hostile senders produce, as data sets (CONFORMANCE 37): read as far as can be, oddities named.
+"""What real and hostile senders produce, as data sets (CONFORMANCE 37): read as far as can be, each named.
 
 Every case is read twice: as it is, for the elements and the findings; strictly, for the error with its tag
 and the place in the file.
