@@ -15,7 +15,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pacs_core._ext.digits cimport width
 from pacs_core._ext.output cimport discard, grow, put, taken
 from pacs_core._ext.tape cimport (
-    N_BIG, N_EXPLICIT, N_FRAGMENTS, N_ITEMS, N_OPEN, N_UNDEFINED, N_UNSORTED, Node, Tape, find, past,
+    N_BIG, N_EXPLICIT, N_FRAGMENTS, N_ITEMS, N_ODD, N_OPEN, N_UNDEFINED, N_UNSORTED, Node, Tape, find, past,
 )
 from pacs_core._ext.text cimport is_plain
 from pacs_core._ext.tree cimport Element, Given, Sequence, Tree
@@ -58,7 +58,7 @@ cdef inline bint is_text(uint8_t kind) noexcept nogil:
 cdef inline bint is_alike(const Node* node, bint implicit, bint little) noexcept nogil:
     """Whether an element is encoded as it is to be written."""
     return (node.flags & N_EXPLICIT == 0) == implicit and (node.flags & N_BIG == 0) == little and (
-        not node.flags & N_OPEN
+        not node.flags & (N_OPEN | N_ODD)
     )
 
 
@@ -170,14 +170,17 @@ cdef class Encoder:
     cdef int value(
         self, uint32_t tag, uint16_t vr, const uint8_t* data, uint64_t size, bint little, object view
     ) except -1:
-        """An element with its value, made even and of the right byte order. `view`: the same bytes, or None."""
+        """An element with its value, made even and of the right byte order, without what is less than a number.
+        `view`: the same bytes, or None."""
         cdef uint32_t step = unit(vr)
         cdef uint8_t kind = kind_of(vr)
+        if VR_US <= kind < VR_OPAQUE:
+            size -= size % width(kind)
         self.header(tag, vr, size + (size & 1))
         if step > 1 and little != self.little:
-            self.swapped(data, size, step)
-        elif view is not None:
-            self.refer(view)
+            return self.swapped(data, size, step)
+        if view is not None:
+            self.refer(view[:size])
         else:
             put(&self.out, data, size)
         if size & 1:
@@ -185,18 +188,18 @@ cdef class Encoder:
         return 0
 
     cdef int swapped(self, const uint8_t* data, uint64_t size, uint32_t step) except -1:
-        """Units of `step` bytes in the other order; what is left of the last one as it is."""
-        cdef uint8_t* out = grow(&self.out, size)
-        cdef uint64_t at = 0
-        cdef uint32_t i
+        """Units of `step` bytes in the other order, after padding to an even length; what is left as it is."""
+        cdef uint64_t even = size + (size & 1)
+        cdef uint64_t whole = even - even % step
+        cdef uint8_t* out = grow(&self.out, even)
+        cdef uint64_t at
         with nogil:
-            while size - at >= step:
-                for i in range(step):
-                    out[at + i] = data[at + step - 1 - i]
-                at += step
-            while at < size:
+            for at in range(min(size, whole)):
+                out[at ^ (step - 1)] = data[at]  # step is a power of two
+            for at in range(whole, size):
                 out[at] = data[at]
-                at += 1
+            if size < even:
+                out[size ^ (step - 1) if size < whole else size] = 0
         return 0
 
     cdef int text(self, uint32_t tag, uint16_t vr, str text, tuple sets) except -1:
@@ -229,14 +232,13 @@ cdef class Encoder:
         return self.put32(0)
 
     cdef int sequence(self, uint32_t tag, Sequence sequence, bint undefined, tuple sets) except -1:
-        cdef Py_ssize_t place
+        cdef Py_ssize_t place = 0
         cdef size_t start
         if self.depth == MOST_DEPTH:
             raise InvalidValueError(f"more than {MOST_DEPTH} sequences in each other", tag=tag)
         self.depth += 1
         self.header(tag, LETTERS_SQ, UNDEFINED if undefined else 0)
         start = self.out.size
-        place = 0
         while place < len(sequence.members):
             self.item(sequence.member(place), sets)
             place += 1
@@ -371,22 +373,27 @@ cdef class Encoder:
 cdef object value_bytes(Element element):
     """The value of an element as in explicit VR little endian: of encapsulated data, offset table and fragments
     as items, without the delimiter."""
-    cdef Encoder encoder
-    cdef Node* node
+    cdef Encoder encoder = Encoder(False, True, False, None)
+    cdef Node* node = NULL
     cdef uint32_t step
+    cdef object data
     if element.given is not None:
-        if not isinstance((<Given>element.given).data, tuple):
-            return (<Given>element.given).data
-        encoder = Encoder(False, True, False, None)
+        data = (<Given>element.given).data
+    else:
+        node = &element.dataset.tape.nodes[element.node]
+        data = element.dataset.node_value(element.node, False) if node.flags & N_FRAGMENTS else (
+            element.dataset.tape.slice(node.at, node.length)
+        )
+    if isinstance(data, tuple):
         encoder.depth = 1  # in one piece
-        encoder.fragments(element.tag, (<Given>element.given).data)
+        encoder.fragments(element.tag, data)
         encoder.out.size -= 8
         return taken(&encoder.out)[12:]
-    node = &element.dataset.tape.nodes[element.node]
+    if node == NULL or not node.flags & N_BIG or node.vr == LETTERS_UN:
+        return data
     step = unit(element.dataset.vr_of(element.node))
-    if step == 1 or node.flags & (N_BIG | N_FRAGMENTS) != N_BIG or node.vr == LETTERS_UN:
-        return element.dataset.tape.slice(node.at, node.length)
-    encoder = Encoder(False, True, False, None)
+    if step == 1:
+        return data
     encoder.swapped(element.dataset.tape.base + node.at, node.length, step)
     return taken(&encoder.out)
 
@@ -409,6 +416,7 @@ def encode(Tree tree not None, encode_text, *, bint implicit=False, bint little=
     """
     cdef Encoder encoder = Encoder(implicit, little, meta, encode_text)
     cdef Tape tape = tree.tape
+    cdef bint is_own
     if (
         tape is not None and not tree.touched() and tape.cut is None
         and tape.implicit == implicit and tape.little == little and tree.root == 0

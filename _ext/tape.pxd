@@ -17,6 +17,7 @@ cdef enum:
     N_BIG = 16          # the value is big endian
     N_EXPLICIT = 32     # the header has the form with a VR
     N_UNSORTED = 64     # a set whose tags do not ascend
+    N_ODD = 128         # the header is none that the standard has
 
 cdef enum:
     MOST_LEVELS = 513   # the data set, and sequences and items in each other

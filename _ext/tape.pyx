@@ -20,7 +20,7 @@ from libc.string cimport memchr, memset
 from pacs_core._ext.cursor cimport be32, le16, le32
 from pacs_core._ext.dictionary cimport Entry, entry_of
 from pacs_core._ext.findings cimport findings_of
-from pacs_core._ext.vr cimport VR_OPAQUE, VR_SQ, VR_UNKNOWN
+from pacs_core._ext.vr cimport VR_LONG, VR_OPAQUE, VR_SQ, VR_UNKNOWN, vr_kind
 from pacs_core._ext.walk cimport (
     F_BAD_LENGTH, F_DELIMITER, F_DUPLICATE, F_ODD_LENGTH, F_OUT_OF_ORDER, F_TRAILING, FORM_OPEN, ITEM, ITEM_END,
     SEQUENCE_END, Element, walk_begin, walk_header, walk_note,
@@ -207,6 +207,15 @@ cdef inline bint is_sequence(const uint8_t* value, uint64_t length, Element* e) 
     return entry != NULL and entry.vr == LETTERS_SQ
 
 
+cdef inline bint is_odd(const uint8_t* header, Element* e) noexcept nogil:
+    """Whether a header is not of the form that its VR, or having none, asks for."""
+    cdef uint8_t kind
+    if e.vr == 0:
+        return (le32(header + 4) if e.little else be32(header + 4)) != e.length
+    kind = vr_kind(header + 4)
+    return (e.size == 12) != (kind == VR_UNKNOWN or kind & VR_LONG != 0)
+
+
 cdef inline int element(Parse* p, Level* level, Element* e) noexcept nogil:
     """An element of a data set or item; its header is there."""
     cdef Node* node
@@ -221,14 +230,16 @@ cdef inline int element(Parse* p, Level* level, Element* e) noexcept nogil:
     node = add(p)
     if node == NULL:
         return P_NO_MEMORY
+    node.flags = 0 if e.little else N_BIG
+    if e.explicit:
+        node.flags |= N_EXPLICIT
+    if is_odd(p.base + p.at, e):
+        node.flags |= N_ODD
     p.at += e.size
     node.at = p.at
     node.tag = e.tag
     node.vr = e.vr
     node.header = <uint8_t>e.size
-    node.flags = 0 if e.little else N_BIG
-    if e.explicit:
-        node.flags |= N_EXPLICIT
     node.next = p.count
     if e.undefined:
         un = e.un and p.walk.un_depth == 0

@@ -146,10 +146,8 @@ cdef class Sequence:
         self.changed = True
         self.extend(items)
 
+    @cython.boundscheck(True)  # who iterates over items may remove some meanwhile, and so may a class that makes them
     cdef Tree member(self, Py_ssize_t place):
-        # Who iterates over items may remove some meanwhile.
-        if place < 0 or place >= len(self.members):
-            raise IndexError(f"no item {place} in a sequence of {len(self.members)}")
         cdef object found = self.members[place]
         cdef Tree tree
         if isinstance(found, Tree):
