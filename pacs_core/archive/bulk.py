@@ -134,10 +134,12 @@ def _copy(opened: Opened, target: int) -> None:
     while left:
         copied = os.sendfile(target, opened.fd, at, min(left, 1 << 30))
         if not copied:
-            raise CorruptError(f"the bytes end inside {opened.locator}")
+            break
         at, left = at + copied, left - copied
     if not opened.is_current():
         raise NotFoundError("removed meanwhile")
+    if left:
+        raise CorruptError(f"the bytes end inside {opened.locator}")
 
 
 class _Folders:
