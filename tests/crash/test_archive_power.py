@@ -97,7 +97,7 @@ def test_no_power_cut_loses_or_revives_anything(
                     one = uid(1, 1, number)
                     if dice.random() < 0.3:
                         under_way[one] = None
-                        archive.delete([one])
+                        archive.ingest.remove([one])
                         held.pop(one, None)
                     else:
                         ds = instance(number, size=dice.choice(SIZES), StudyDescription=f"{cuts} {step}")
