@@ -88,11 +88,6 @@ class Node:
 
 
 @pytest.fixture
-def faults(tmp_path: Path) -> Faults:
-    return Faults(tmp_path / "faults")
-
-
-@pytest.fixture
 def node(tmp_path: Path, faults: Faults) -> Iterator[Node]:
     made = Node(tmp_path / "archive", faults, *_map_of(MAP))
     yield made
