@@ -80,6 +80,9 @@ def stays_so(root: Path, held: set[str]) -> None:
         for one in gone[:2]:
             assert archive.store(FILES[one]).kept is Kept.STORED
     with opened(root) as archive:
+        archive.sweep()
+        files = len(list(archive.place.objects.rglob("*.dcm")))
+        assert files == sum(int(one.rsplit(".", 1)[1]) % 3 == 0 for one in held | set(gone[:2]))
         before = archive.index.dump()
         place = archive.place
         assert whole(archive) == held | set(gone[:2])

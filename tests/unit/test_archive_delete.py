@@ -307,10 +307,34 @@ def test_nobody_is_told_that_what_a_dead_process_was_deleting_is_held(
         died = subprocess.run([sys.executable, "-c", DYING, root, uid(1)], env=environment, check=False)
         assert died.returncode == 9
         assert archive.stats().instances == 3
+        archive.store(part10(instance(1, study=2)))
+        archive.delete(study=uid(2))  # another deletion, that ends well, says nothing of the first
         kept = archive.store(part10(instance(1, StudyDescription="Again"))).kept
         assert kept is (Kept.REPLACED if policy is Duplicates.REPLACE else Kept.STORED)
     with Archive.open(root, duplicates=policy) as archive:
         assert [one.sop_instance_uid for one in archive.instances()] == [uid(1, 1, 1)]
+        reopened(archive).close()
+
+
+def test_a_deletion_that_failed_and_another_carried_out_is_not_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second has stored the instance again by then: what it holds is not what the first meant."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise StorageError("injected")
+
+    with Archive.open(tmp_path / "archive") as first, Archive.open(tmp_path / "archive") as second:
+        first.store(part10(instance(1)))
+        monkeypatch.setattr(first.index, "remove", fail)
+        with pytest.raises(StorageError, match="injected"):
+            first.delete(study=uid(1))
+        monkeypatch.undo()
+        assert second.store(part10(instance(1, StudyDescription="Again"))).kept is Kept.STORED
+        [old] = first.objects.tombstones()
+        first.store(part10(instance(2)))
+        assert first.objects.tombstones() == [old]
+    with Archive.open(tmp_path / "archive", small=4096) as archive:
         reopened(archive).close()
 
 
