@@ -101,7 +101,7 @@ class Dataset(Tree):
             raise KeyError(f"{tag:#010x} is no tag of an element")
         vr = vr or self._vr_for(tag, value)
         try:
-            data = _sequence(value) if vr == "SQ" else packed(vr, value)
+            data: Any = _sequence(value) if vr == "SQ" else packed(vr, value)
             if vr in TEXT and not data.isascii():
                 self._check_text(data, vr)
         except InvalidValueError as exc:
