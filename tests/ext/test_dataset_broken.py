@@ -18,7 +18,7 @@ from pacs_core.dicom import part10
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.reading import read
 from pacs_core.errors import UnparsableError
-from tests.ext.test_dataset import ITEM_END, SEQUENCE_END, explicit, implicit, item
+from tests.ext.test_scan import ITEM_END, SEQUENCE_END, explicit, implicit, item
 
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"

@@ -18,7 +18,7 @@ from pydicom.filewriter import write_dataset
 from pacs_core._ext.tree import parse
 from pacs_core.dicom.dataset import Dataset
 from tests import compare
-from tests.ext.test_dataset_oracle import REPERTOIRES
+from tests.ext.test_scan_oracle import REPERTOIRES
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's, about values
 

@@ -26,7 +26,7 @@ from pacs_core.dicom.reading import read
 from pacs_core.errors import InvalidValueError, UnparsableError
 from tests import compare
 from tests.conftest import DCMTK
-from tests.ext.test_dataset_oracle import FILES
+from tests.ext.test_scan_oracle import FILES
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's, about what it reads
 
