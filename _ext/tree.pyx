@@ -16,7 +16,7 @@ from operator import index
 from pacs_core._ext.cursor cimport le16, be16
 from pacs_core._ext.dictionary cimport Entry, entry_of, entry_of_keyword
 from pacs_core._ext.tape cimport (
-    N_BIG, N_EXPLICIT, N_FRAGMENTS, N_ITEMS, N_OPEN, N_UNDEFINED, N_UNSORTED, Node, Tape, find, tape_of,
+    MOST_LEVELS, N_BIG, N_EXPLICIT, N_FRAGMENTS, N_ITEMS, N_OPEN, N_UNDEFINED, N_UNSORTED, Node, Tape, find, tape_of,
 )
 from pacs_core._ext.values cimport (
     LETTERS_SQ, LETTERS_SS, LETTERS_UN, LETTERS_US, SETS_UTF8, VR_OB, VR_OW, Types, kind_of, letters_of, one_or_all,
@@ -518,6 +518,8 @@ cdef class Tree:
                 yield element
                 sequence = element.items()
                 if sequence is not None and sequence.members:
+                    if len(stack) > MOST_LEVELS // 2:  # a data set that was set into itself has no end
+                        raise InvalidValueError(f"more than {MOST_LEVELS // 2} sequences in each other")
                     stack.append(frame_of(element, None))
             elif not frame.enter():
                 stack.pop()
