@@ -22,7 +22,7 @@ Contexts = list[tuple[str, Sequence[str]]]
 
 _FALLBACK = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 _RETRIES = 1
-_TICK = 0.1  # seconds
+_TICK = 0.05  # seconds
 
 
 def forward(
@@ -35,7 +35,7 @@ def forward(
     associations: int,
     stop: threading.Event,
 ) -> Iterator[Sent | None]:
-    """Send instances; outcomes as they come, None when for a while none does.
+    """Send instances; outcomes, some at a time, and None when there are no more for the moment.
 
     Parameters
     ----------

@@ -165,6 +165,7 @@ class Delivery(Generic[T]):
         self._done: SimpleQueue[Sent | BaseException | None] = SimpleQueue()
         self._stop = threading.Event()
         self._stopped = False
+        self._ended = threading.Event()  # a thread is done: there is something to see
         self._live: dict[threading.Thread, Association | None] = {}
 
     def __iter__(self) -> Iterator[Sent]:
@@ -172,7 +173,10 @@ class Delivery(Generic[T]):
         return (sent for sent in self.watched(None) if sent is not None)
 
     def watched(self, seconds: float | None) -> Iterator[Sent | None]:
-        """As `__iter__`, with a None whenever nothing came for so many seconds."""
+        """As `__iter__`, but looking every so many seconds, with a None after what came meanwhile.
+
+        Whoever can wait so long spares the senders, which would have to let it in after each outcome.
+        """
         for _ in range(self._threads):
             thread = threading.Thread(target=self._run, name="pacs-core store", daemon=True)
             self._live[thread] = None
@@ -182,11 +186,13 @@ class Delivery(Generic[T]):
                 thread.start()
             while running:
                 try:
-                    sent = self._done.get(timeout=seconds)
+                    sent = self._done.get(block=seconds is None)
                 except Empty:
                     if self._stopped:  # whoever is still at it does not even have an association
                         return
                     yield None
+                    self._ended.wait(seconds)
+                    self._ended.clear()
                     continue
                 if sent is None:
                     running -= 1
@@ -237,6 +243,7 @@ class Delivery(Generic[T]):
             self._done.put(exc)
         finally:
             self._done.put(None)
+            self._ended.set()
 
     def _send(self) -> None:
         """One thread's part: take what is next, over one association after another."""

@@ -70,7 +70,7 @@ class Outcome(Protocol):
 
 
 class Sender(Protocol):
-    """Sends instances to one destination of C-MOVE: outcomes as they come, None when for a while none does.
+    """Sends instances to one destination of C-MOVE: outcomes, None when there are no more for the moment.
 
     Once `stop` is set no further sub-operation begins; those under way are told of, if they end soon.
     """
