@@ -13,12 +13,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from pacs_core._ext.digits cimport width
+from pacs_core._ext.given cimport Given
 from pacs_core._ext.output cimport discard, grow, put, taken
 from pacs_core._ext.tape cimport (
     N_BIG, N_EXPLICIT, N_FRAGMENTS, N_ITEMS, N_ODD, N_OPEN, N_UNDEFINED, N_UNSORTED, Node, Tape, find, past,
 )
 from pacs_core._ext.text cimport is_plain
-from pacs_core._ext.tree cimport Element, Given, Sequence, Tree
+from pacs_core._ext.tree cimport Element, Sequence, Tree
 from pacs_core._ext.values cimport (
     LETTERS_SQ, LETTERS_UN, SETS_UTF8, VR_OB, VR_OW, kind_of, sets_of, text_value,
 )

@@ -15,10 +15,11 @@ from libc.string cimport memchr
 
 from pacs_core._ext.digits cimport put_hex, width
 from pacs_core._ext.encode cimport value_bytes
+from pacs_core._ext.given cimport Given
 from pacs_core._ext.output cimport Output, discard, grow, put, taken
 from pacs_core._ext.tape cimport N_BIG, Node
 from pacs_core._ext.text cimport is_plain
-from pacs_core._ext.tree cimport Element, Given, Sequence, Tree
+from pacs_core._ext.tree cimport Element, Sequence, Tree
 from pacs_core._ext.values cimport (
     LETTERS_SQ, LETTERS_UN, SETS_UTF8, VR_DS, VR_IS, Types, kind_of, numbers_of, text_value,
 )

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pacs_core._ext.encode import encode
 from pacs_core._ext.jsonmodel import to_json
-from pacs_core._ext.tree import Element, Sequence, Tree, parse
+from pacs_core._ext.parsing import parse
+from pacs_core._ext.tree import Element, Sequence, Tree
 from pacs_core._ext.values import Types
 from pacs_core.dicom import charset, dictionary, values, writing
 from pacs_core.dicom.dump import dump

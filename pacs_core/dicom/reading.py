@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pacs_core._ext.findings import Finding
 from pacs_core._ext.mapping import map_file
-from pacs_core._ext.tree import open_file, parse, parse_meta
+from pacs_core._ext.parsing import open_file, parse, parse_meta
 from pacs_core.dicom import charset
 from pacs_core.dicom.dataset import Dataset, Element
 from pacs_core.dicom.packing import TEXT, packed

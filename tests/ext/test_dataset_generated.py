@@ -15,7 +15,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
-from pacs_core._ext.tree import parse
+from pacs_core._ext.parsing import parse
 from pacs_core.dicom.dataset import Dataset
 from tests import compare
 from tests.ext.test_scan_oracle import REPERTOIRES

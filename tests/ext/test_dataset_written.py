@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from pacs_core._ext.tree import parse
+from pacs_core._ext.parsing import parse
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.errors import InvalidValueError
