@@ -101,7 +101,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def _await_port(process: subprocess.Popen[str], port: int) -> None:
+def await_port(process: subprocess.Popen[str], port: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -113,7 +113,7 @@ def _await_port(process: subprocess.Popen[str], port: int) -> None:
 
 
 @contextmanager
-def _running(command: list[str], **options: object) -> Iterator[subprocess.Popen[str]]:
+def running(command: list[str], **options: object) -> Iterator[subprocess.Popen[str]]:
     """A program in a process group of its own, which is ended with the block."""
     process = subprocess.Popen(  # type: ignore[call-overload]
         command, stdout=subprocess.DEVNULL, text=True, start_new_session=True, **options
@@ -140,7 +140,7 @@ def ours(repository: Path, settings: Sequence[str]) -> Callable[[Path], Abstract
             command += ["--set", setting]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PACS_CORE_")}
         environment["PYTHONPATH"] = str(repository)
-        with _running(command, stderr=subprocess.PIPE, env=environment, cwd=repository) as process:
+        with running(command, stderr=subprocess.PIPE, env=environment, cwd=repository) as process:
             assert process.stderr is not None
             port = 0
             for line in process.stderr:
@@ -170,8 +170,8 @@ def storescp(folder: Path) -> Iterator[Receiver]:
     port = free_port()
     command = [str(STORESCP), "--fork", "--bit-preserving", "--aetitle", AE_TITLE]
     command += ["-od", str(folder), str(port)]
-    with _running(command, stderr=subprocess.DEVNULL, env=no_delay()) as process:
-        _await_port(process, port)
+    with running(command, stderr=subprocess.DEVNULL, env=no_delay()) as process:
+        await_port(process, port)
         yield Receiver(port, process.pid)
 
 
@@ -187,8 +187,8 @@ def dcmqrscp(folder: Path) -> Iterator[Receiver]:
         f"AETable BEGIN\n{AE_TITLE} {storage} RW (500, 1024gb) ANY\nAETable END\n"
     )
     command = [str(DCMQRSCP), "--config", str(configuration)]
-    with _running(command, stderr=subprocess.DEVNULL, env=no_delay()) as process:
-        _await_port(process, port)
+    with running(command, stderr=subprocess.DEVNULL, env=no_delay()) as process:
+        await_port(process, port)
         yield Receiver(port, process.pid)
 
 
@@ -211,8 +211,8 @@ def orthanc(folder: Path) -> Iterator[Receiver]:
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(configuration))
-    with _running([str(ORTHANC), str(path)], stderr=subprocess.DEVNULL, env=no_delay()) as process:
-        _await_port(process, port)
+    with running([str(ORTHANC), str(path)], stderr=subprocess.DEVNULL, env=no_delay()) as process:
+        await_port(process, port)
         yield Receiver(port, process.pid)
 
 
@@ -221,8 +221,8 @@ def bare_pynetdicom(folder: Path) -> Iterator[Receiver]:
     """pynetdicom's AE with a handler that writes the bytes as received, in a process of its own."""
     port = free_port()
     command = [sys.executable, str(Path(__file__).resolve()), str(port), str(folder)]
-    with _running(command, stderr=subprocess.DEVNULL) as process:
-        _await_port(process, port)
+    with running(command, stderr=subprocess.DEVNULL) as process:
+        await_port(process, port)
         yield Receiver(port, process.pid)
 
 

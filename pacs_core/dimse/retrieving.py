@@ -5,7 +5,8 @@ sub-operations go out here, on the association of the request; C-MOVE's are a `S
 outcomes are counted, told in Pending responses and summed up in the final one.
 
 Pending responses are optional (C.4.2.3, C.4.3.3): one goes out after the first sub-operation, then no more
-than ten a second. A C-CANCEL is looked for after each sub-operation.
+than ten a second, and one now and then while a sub-operation takes its time. A C-CANCEL is looked for after
+each sub-operation.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ C_MOVE_RQ = 0x0021
 _RESPONSE = 0x8000
 _SOP_CLASSES: dict[int, Container[str]] = {C_GET_RQ: GET, C_MOVE_RQ: MOVE}
 _PACE = 0.1  # seconds between two Pending responses, at least
+_SILENCE = 5.0  # seconds after which there is one though nothing has changed
 _MOST = 0xFFFF  # a counter is a US
 _FAILED_LIST = "FailedSOPInstanceUIDList"
 
@@ -214,13 +216,14 @@ def _perform(
     stop: threading.Event,
 ) -> int:
     """Count outcomes until there are no more; the final status."""
-    told = 0.0
+    told = time.monotonic() - _PACE
     for outcome in outcomes:
         if outcome is not None:
             tally.count(outcome)
+        pause = _SILENCE if outcome is None else _PACE
         if assoc.dimse.is_cancelled(request.message_id) or assoc.dul.is_over():
             stop.set()
-        elif tally.remaining and outcome is not None and time.monotonic() - told >= _PACE:
+        elif tally.remaining and time.monotonic() - told >= pause:
             told = time.monotonic()
             assoc.dul.send_message(context_id, _response(request, PENDING, tally))
     return CANCELLED if stop.is_set() and tally.remaining else tally.status()
