@@ -152,6 +152,9 @@ class MessageProvider:
         self._awaited = None
         return self._answer
 
+    def _awaits(self, message_id: int | None) -> bool:
+        return message_id is not None and message_id == self._awaited
+
     def served(self, message_id: int | None) -> None:
         """A request has been answered: what cancelled it is over, too."""
         self._cancels.pop(message_id or 0, None)
@@ -168,7 +171,7 @@ class MessageProvider:
                     self._cancels[received.message_id_being_responded_to or 0] = primitive_of(
                         self.assoc, event, None
                     )
-        elif field == C_STORE_RSP and received.message_id_being_responded_to == self._awaited:
+        elif field == C_STORE_RSP and self._awaits(received.message_id_being_responded_to):
             self._answer, self._awaited = received, None
         elif field & 0x8000 or (self._getting and field == C_STORE_RQ):
             primitive = self._primitive(event, body)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
 from array import array
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -25,6 +27,7 @@ from pacs_core._ext.command import encode
 from pacs_core.config import PeerFile
 from pacs_core.dicom.reading import read_dataset
 from tests.flows.rawpeer import Peer, p_data, pdv
+from tests.interop.certificates import Authority, Trust, server_settings
 from tests.make import CT, encoded, instance, part10, uid
 from tests.serving import Serving, serving
 
@@ -89,6 +92,7 @@ class Getting:
         answers: dict[str, int] | None = None,
         calling: str = "GETTER",
         relational: bytes | None = None,
+        tls: Trust | None = None,
         **keys: Any,
     ) -> None:
         self.received: dict[str, tuple[str, bytes]] = {}
@@ -105,7 +109,11 @@ class Getting:
                 entity.add_requested_context(sop_class, syntax)
             roles.append(build_role(sop_class, scp_role=True))
         association = entity.associate(
-            "127.0.0.1", server.port, ext_neg=roles, evt_handlers=[(evt.EVT_C_STORE, self._store)]
+            "127.0.0.1",
+            server.port,
+            ext_neg=roles,
+            evt_handlers=[(evt.EVT_C_STORE, self._store)],
+            tls_args=None if tls is None else (tls.context(), "localhost"),
         )
         assert association.is_established
         self.agreed = association.acceptor.sop_class_extended
@@ -139,6 +147,22 @@ class Getting:
 
 def test_a_study_goes_out_as_it_is_stored(server: Serving) -> None:
     got = Getting(server, "STUDY", StudyInstanceUID=uid(1))
+    assert (got.final.Status, got.counters) == (0, (None, 3, 0, 0))
+    assert got.received == {uid(*number): (EXPLICIT, encoded(image)) for number, image in PLAIN.items()}
+
+
+def test_the_same_over_tls(tmp_path: Path) -> None:
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("openssl is not installed: apt-get install openssl")
+    authority = Authority(Path(program), tmp_path / "authority")
+    with pacs_core.Archive.open(tmp_path / "archive") as archive:
+        for image in PLAIN.values():
+            archive.store(part10(image))
+    settings = server_settings(authority, authority.issue("server"), client="none")
+    with serving(tmp_path / "archive", *settings) as server:
+        got = Getting(server, "STUDY", StudyInstanceUID=uid(1), tls=Trust(authority.certificate))
+        assert server.stop() == 0
     assert (got.final.Status, got.counters) == (0, (None, 3, 0, 0))
     assert got.received == {uid(*number): (EXPLICIT, encoded(image)) for number, image in PLAIN.items()}
 

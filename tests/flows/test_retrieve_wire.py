@@ -169,6 +169,21 @@ def test_an_answer_that_never_comes_ends_the_association(server: Serving) -> Non
         assert peer.pdu()[0] == 7  # A-ABORT
 
 
+def test_an_answer_to_nothing_is_no_answer(server: Serving) -> None:
+    with Getter(server) as peer:
+        peer.get(1)
+        messages = peer.messages()
+        first = next(messages)
+        stray = {0x0002: CT, 0x0100: 0x8001, 0x0800: 0x0101, 0x0900: 0}
+        peer.send(p_data(pdv(STORE, 3, encode(stray)), pdv(STORE, 3, encode({**stray, 0x0120: 4711}))))
+        peer.sock.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            next(messages)
+        peer.sock.settimeout(5)
+        peer.answer(first)
+        assert peer.pdu()[0] == 4
+
+
 def test_a_peer_that_goes_away_ends_its_retrieval_alone(server: Serving) -> None:
     with Getter(server) as peer:
         peer.get(1)
@@ -198,7 +213,8 @@ def test_what_is_removed_meanwhile_fails_alone(server: Serving) -> None:
         messages = peer.messages()
         first = next(messages)
         # Its bytes, in a segment, may have been zeros when they were sent.
-        assert archive.delete([uid(4, 1, 1), uid(4, 1, 3)]) == 2
+        archive.delete(instance=uid(4, 1, 1))
+        archive.delete(instance=uid(4, 1, 3))
         peer.answer(first)
         final = first
         for message in messages:
@@ -216,7 +232,7 @@ def test_a_file_that_is_removed_while_it_is_sent_arrives_whole(server: Serving) 
     with Getter(server) as peer, pacs_core.Archive.open(server.archive) as archive:
         peer.get(7)
         time.sleep(0.3)  # the server is in the middle of it, and nobody reads
-        assert archive.delete([uid(7, 1, 1)]) == 1
+        archive.delete(instance=uid(7, 1, 1))
         messages = peer.messages()
         message = next(messages)
         assert message.data == encoded(instance(1, study=7, size=LARGE // 8))
