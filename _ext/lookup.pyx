@@ -363,8 +363,12 @@ cdef class Sieve:
 
     cdef bint passes(self, Arena* arena, Rows* rows) noexcept nogil:
         cdef int i
+        cdef const Column* column
+        cdef bint is_uid
         for i in range(self.matcher.count):
-            if not self.matcher.passes(i, text_of(&self.schema.layout, arena, rows, &self.columns[i])):
+            column = &self.columns[i]
+            is_uid = column.what == OF_UID and column.level != PATIENT  # it is looked up as a whole
+            if not self.matcher.passes(i, text_of(&self.schema.layout, arena, rows, column), is_uid):
                 return False
         return not rows.failed
 
@@ -535,7 +539,7 @@ def key_ids(
                     if matcher is not None and last_size < KEY_MAX:
                         text.data = last + 2
                         text.size = last_size - 2 if last_size > 2 else 0
-                        counts = matcher.passes(0, text)
+                        counts = matcher.passes(0, text, False)
                         if not counts:
                             following = 0
                             code = mdb_cursor_get(cursor, &at, &value, MDB_NEXT_NODUP)
