@@ -30,7 +30,6 @@ from pacs_core._ext.values cimport kind_of, letters_of
 from pacs_core._ext.vr cimport VR_FD, VR_FL, VR_OPAQUE, VR_US
 
 cdef enum:
-    NAMES = 64              # modalities or SOP classes of a study that are told
     KEYS_A_CALL = 20000     # keys that one call looks at
     CHARACTER_SET = 0x00080005
     LETTERS_UI = 0x5549
@@ -84,7 +83,6 @@ cdef struct Rows:           # what is known of one id, decoded when it is asked 
     Node nodes[3]
     Instance instance
     uint8_t[24] digits
-    uint8_t[NAMES * 65] names
     bint failed
 
 
@@ -157,24 +155,37 @@ cdef int order_names(const void* a, const void* b) noexcept nogil:
     return order if order else (left.size > right.size) - (left.size < right.size)
 
 
-cdef Text joined(Rows* rows, Tally* tally) noexcept nogil:
-    """The names of a tally in order, joined by backslashes."""
-    cdef Tally* found[NAMES]
-    cdef int count = 0, i
+cdef Text joined(Arena* arena, Rows* rows, Tally* tallies) noexcept nogil:
+    """The names of tallies in order, joined by backslashes."""
+    cdef Tally* tally = tallies
+    cdef Tally** found
+    cdef uint8_t* out
+    cdef size_t count = 0, size = 0, i
     cdef Text text
-    text.data = rows.names
+    text.data = NULL
     text.size = 0
-    while tally != NULL and count < NAMES:
-        if tally.name.size <= 64:
-            found[count] = tally
-            count += 1
+    while tally != NULL:
+        count += 1
+        size += tally.name.size + 1
+        tally = tally.next
+    if count == 0:
+        return text
+    found = <Tally**>take(arena, count * sizeof(Tally*))
+    out = <uint8_t*>take(arena, size)
+    if found == NULL or out == NULL:
+        rows.failed = True
+        return text
+    tally = tallies
+    for i in range(count):
+        found[i] = tally
         tally = tally.next
     qsort(found, count, sizeof(Tally*), order_names)
+    text.data = out
     for i in range(count):
         if i:
-            rows.names[text.size] = c'\\'
+            out[text.size] = c'\\'
             text.size += 1
-        memcpy(rows.names + text.size, found[i].name.data, found[i].name.size)
+        memcpy(out + text.size, found[i].name.data, found[i].name.size)
         text.size += found[i].name.size
     return text
 
@@ -229,7 +240,7 @@ cdef Text text_of(const Layout* layout, Arena* arena, Rows* rows, const Column* 
         return counted(rows, node.series)
     if column.what == OF_INSTANCES:
         return counted(rows, node.instances)
-    return joined(rows, node.modalities if column.what == OF_MODALITIES else node.classes)
+    return joined(arena, rows, node.modalities if column.what == OF_MODALITIES else node.classes)
 
 
 # --- responses --------------------------------------------------------------------------------------------
