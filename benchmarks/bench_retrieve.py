@@ -1,12 +1,12 @@
 """How fast instances are retrieved, beside others: dcmqrscp, Orthanc, pynetdicom's qrscp.
 
-Run as ``python benchmarks/bench_retrieve.py [--rounds N]`` in a checkout that is built in place. Each archive
-holds the same four studies of 126 CT images of 512 KB (66 MB each, warm); one is asked for, or all four by as
-many clients at a time, each four times in a row: a client of DCMTK takes 50 ms to start. C-GET: DCMTK's
-getscu, which throws away what it gets. C-MOVE: DCMTK's movescu, and for all one storescp, which throws away
-what it gets, too. The archives take turns, A B C D A B C D…; what counts is the ratio to a peer, the median
-of the ratios within each round. The time is that of the clients, from the start of the first to the end of
-the last.
+Run as ``python benchmarks/bench_retrieve.py [--rounds N]`` in a checkout that is built in place. Each
+archive holds the same four studies of 126 CT images of 512 KB (66 MB each, warm); one is asked for, or all
+four by as many clients at a time, each four times in a row: a client of DCMTK takes 50 ms to start. C-GET:
+DCMTK's getscu, which throws away what it gets. C-MOVE: DCMTK's movescu, and for all one storescp, which
+throws away what it gets, too. The archives take turns, A B C D A B C D…; what counts is the ratio to a
+peer, the median of the ratios within each round. The time is that of the clients, from the start of the
+first to the end of the last.
 """
 
 from __future__ import annotations
