@@ -16,7 +16,7 @@ from pacs_core._ext.digits cimport width
 from pacs_core._ext.given cimport Given
 from pacs_core._ext.output cimport discard, grow, put, taken
 from pacs_core._ext.tape cimport (
-    N_BIG, N_EXPLICIT, N_FRAGMENTS, N_ITEMS, N_ODD, N_OPEN, N_UNDEFINED, N_UNSORTED, Node, Tape, find, past,
+    MOST_DEPTH, N_BIG, N_EXPLICIT, N_FRAGMENTS, N_ITEMS, N_ODD, N_OPEN, N_UNDEFINED, N_UNSORTED, Node, Tape, find, past,
 )
 from pacs_core._ext.text cimport is_plain
 from pacs_core._ext.tree cimport Element, Sequence, Tree
@@ -33,7 +33,6 @@ from pacs_core.errors import InvalidValueError
 cdef enum:
     CHARACTER_SET = 0x00080005
     BULK = 65536        # bytes that are referred to rather than copied
-    MOST_DEPTH = 256    # sequences in each other
     LETTERS_UI = 0x5549
 
 
@@ -417,7 +416,6 @@ def encode(Tree tree not None, encode_text, *, bint implicit=False, bint little=
     """
     cdef Encoder encoder = Encoder(implicit, little, meta, encode_text)
     cdef Tape tape = tree.tape
-    cdef bint is_own
     if (
         tape is not None and not tree.touched() and tape.cut is None
         and tape.implicit == implicit and tape.little == little and tree.root == 0

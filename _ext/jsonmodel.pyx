@@ -17,7 +17,7 @@ from pacs_core._ext.digits cimport put_hex, width
 from pacs_core._ext.encode cimport value_bytes
 from pacs_core._ext.given cimport Given
 from pacs_core._ext.output cimport Output, discard, grow, put, taken
-from pacs_core._ext.tape cimport N_BIG, Node
+from pacs_core._ext.tape cimport MOST_DEPTH, N_BIG, Node
 from pacs_core._ext.text cimport is_plain
 from pacs_core._ext.tree cimport Element, Sequence, Tree
 from pacs_core._ext.values cimport (
@@ -35,7 +35,6 @@ cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
 cdef enum:
-    MOST_DEPTH = 256    # sequences in each other
     MOST_DIGITS = 4300  # that Python's own json reads of a whole number
 
 cdef tuple UTF8 = (b"ISO_IR 192", SETS_UTF8)

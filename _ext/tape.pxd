@@ -20,7 +20,8 @@ cdef enum:
     N_ODD = 128         # the header is none that the standard has
 
 cdef enum:
-    MOST_LEVELS = 513   # the data set, and sequences and items in each other
+    MOST_DEPTH = 256    # sequences in each other
+    MOST_LEVELS = 2 * MOST_DEPTH + 1    # the data set, and sequences and items in each other
     MOST_NODES = 1 << 25
 
 # How a run ended.

@@ -391,7 +391,7 @@ cdef class Tape:
             if how == P_NO_MEMORY:
                 raise MemoryError
             if how == P_TOO_DEEP:
-                raise UnparsableError(f"more than {MOST_LEVELS // 2} sequences in each other", offset=p.at)
+                raise UnparsableError(f"more than {MOST_DEPTH} sequences in each other", offset=p.at)
             if how == P_TOO_MANY:
                 raise UnparsableError(f"more than {MOST_NODES} elements", offset=p.at)
             if p.room - p.count > p.count // 8 + 16:

@@ -14,7 +14,7 @@ from pacs_core._ext.dictionary cimport Entry, entry_of
 from pacs_core._ext.given cimport Context, Given, context_of, given_of, given_value, is_opaque, plain_context, resolved
 from pacs_core._ext.naming cimport keyword_of, missing, step_of, tag_of
 from pacs_core._ext.tape cimport (
-    MOST_LEVELS, N_BIG, N_FRAGMENTS, N_ITEMS, N_UNDEFINED, N_UNSORTED, Node, Tape, find,
+    MOST_DEPTH, N_BIG, N_FRAGMENTS, N_ITEMS, N_UNDEFINED, N_UNSORTED, Node, Tape, find,
 )
 from pacs_core._ext.values cimport (
     LETTERS_SQ, LETTERS_UN, VR_OB, kind_of, letters_of, one_or_all, values_of, vr_text,
@@ -402,7 +402,10 @@ cdef class Tree:
         return iter(self.elements(None, 0))
 
     def walk(self):
-        """Every element, those in sequences after the sequence; see `Element.path`."""
+        """Every element, those in sequences after the sequence; see `Element.path`.
+
+        InvalidValueError for more than 256 sequences in each other.
+        """
         cdef list stack = [frame_of(None, self)]
         cdef Frame frame
         cdef Element element
@@ -415,8 +418,8 @@ cdef class Tree:
                 yield element
                 sequence = element.items()
                 if sequence is not None and sequence.members:
-                    if len(stack) > MOST_LEVELS // 2:  # a data set that was set into itself has no end
-                        raise InvalidValueError(f"more than {MOST_LEVELS // 2} sequences in each other")
+                    if len(stack) > MOST_DEPTH:  # a data set that was set into itself has no end
+                        raise InvalidValueError(f"more than {MOST_DEPTH} sequences in each other")
                     stack.append(frame_of(element, None))
             elif not frame.enter():
                 stack.pop()

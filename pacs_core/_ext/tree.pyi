@@ -65,7 +65,10 @@ class Tree:
     def __bool__(self) -> bool: ...
     def __iter__(self) -> Iterator[Element]: ...
     def walk(self) -> Iterator[Element]:
-        """Every element, those in sequences after the sequence; see `Element.path`."""
+        """Every element, those in sequences after the sequence; see `Element.path`.
+
+        InvalidValueError for more than 256 sequences in each other.
+        """
     def pick(self, *keys: object) -> tuple[Any, ...]:
         """The values of several elements, a tuple; None for those that are not there.
 
