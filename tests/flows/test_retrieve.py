@@ -263,6 +263,10 @@ def test_30_a_class_that_was_not_offered_is_a_failed_sub_operation(server: Servi
     assert (got.final.Status, got.counters) == (0xB000, (None, 1, 1, 0))
     assert got.identifier.FailedSOPInstanceUIDList == uid(3, 1, 1)
     assert set(got.received) == {uid(3, 1, 2)}
+    assert any("no accepted context" in str(line["why"]) for line in server.said("sub-operations failed"))
+    assert {**server.said("retrieval ended")[-1], "status": "B000", "instances": 2, "failed": 1} == (
+        server.said("retrieval ended")[-1]
+    )
 
 
 def test_25_nothing_that_succeeded_is_a_failure(server: Serving) -> None:

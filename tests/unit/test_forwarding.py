@@ -9,7 +9,7 @@ import pytest
 from pacs_core.archive import Held
 from pacs_core.archive.convert import choose, convert, targets
 from pacs_core.client.forwarding import _groups
-from pacs_core.dimse.retrieving import Tally
+from pacs_core.dimse.suboperations import Tally
 from pacs_core.errors import NotConvertibleError, PacsError
 from tests.make import CT, encoded, instance, uid
 
