@@ -38,6 +38,8 @@ AT_A_TIME = (1, 4)
 _TIMES = 4
 _SECONDS = 300
 
+Work = tuple[str, Path, list[str], int]
+
 
 def retrieve(program: Path, port: int, studies: Sequence[str], options: Sequence[str]) -> float:
     """Have each study retrieved by a process of its own, all at the same time; the seconds it took."""
@@ -78,7 +80,7 @@ def _command(program: Path, port: int, study: str) -> list[str]:
     return [str(program), "-S", "-aec", peers.AE_TITLE, *keys, "127.0.0.1", str(port)]
 
 
-def works(count: int) -> list[tuple[str, Path, list[str], int]]:
+def works(count: int) -> list[Work]:
     """Title, program, options and number of clients of each row."""
     get = ["--ignore", "-pdu", "131072"]
     move = ["-aem", archives.DESTINATION]
@@ -97,6 +99,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=126, help="instances of each study")
     parser.add_argument("--associations", type=int, default=1, help="of ours, for one C-MOVE")
     parser.add_argument("--peers", metavar="NAMES", help="only these beside ours, separated by commas")
+    parser.add_argument("--only", metavar="TEXT", default="", help="only rows with this in their title")
     parser.add_argument("--folder", type=Path, help="keep the archives below this folder")
     given = parser.parse_args()
     if not GETSCU.exists():
@@ -135,14 +138,17 @@ def main() -> int:
             for folder in corpus.folders:
                 senders.storescu(archive.port, [folder])
             running.append((peer.name, archive))
-        return measure(running, studies, given.count, given.rounds)
+        chosen = [work for work in works(given.count) if given.only in work[0]]
+        return measure(running, chosen, studies, given.count, given.rounds)
 
 
-def measure(running: list[tuple[str, Receiver]], studies: list[str], count: int, rounds: int) -> int:
-    """Have all archives do all the work, in turns, and show it."""
+def measure(
+    running: list[tuple[str, Receiver]], chosen: Sequence[Work], studies: list[str], count: int, rounds: int
+) -> int:
+    """Have all archives do the work that was chosen, in turns, and show it."""
     names = [name for name, _ in running]
     failed = False
-    for title, program, options, clients in works(count):
+    for title, program, options, clients in chosen:
         rate = Row(title, "inst/s")
         cpu = Row("… CPU of the archive per 1,000", "s", more_is_better=False)
         for name, archive in running:
