@@ -23,6 +23,7 @@ Contexts = list[tuple[str, Sequence[str]]]
 _FALLBACK = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 _RETRIES = 1
 _TICK = 0.05  # seconds
+_WINDOW = 10_000  # instances that are tasks at a time
 
 
 def forward(
@@ -46,24 +47,34 @@ def forward(
     stop
         Once it is set nothing more is begun; outcomes of what is on its way still come, for a moment.
     """
+    error: PacsError | None = None
     for contexts, group in _groups(instances):
         shipment = Holdings(archive, remote, contexts, originator, priority)
         items = list(enumerate(group))
+        if error is not None or not contexts:
+            yield from shipment.all_failed(items, error or InvalidValueError("a SOP class that is no UID"))
+            continue
         delivery = Delivery(
             remote, shipment, items, associations=associations, retries=_RETRIES, reached=False
         )
         stopped = False
-        for sent in delivery.watched(_TICK) if contexts else shipment.all_failed(items):
+        for sent in delivery.watched(_TICK):
             yield sent
             if stop.is_set() and not stopped:
                 stopped = True
                 delivery.stop()
         if stop.is_set():
             return
+        error = delivery.error  # nobody is there: once is enough to find that out
 
 
 def _groups(instances: Sequence[Held]) -> Iterator[tuple[Contexts, list[Held]]]:
-    """The instances, as many SOP classes together as one association has presentation contexts for."""
+    """The instances: at most so many at a time, of no more classes than have contexts in one association."""
+    for at in range(0, len(instances), _WINDOW):
+        yield from _by_contexts(instances[at : at + _WINDOW])
+
+
+def _by_contexts(instances: Sequence[Held]) -> Iterator[tuple[Contexts, list[Held]]]:
     classes: dict[str, list[Held]] = {}
     for held in instances:
         classes.setdefault(held.sop_class_uid, []).append(held)
@@ -134,9 +145,8 @@ class Holdings:
         """See `Shipment`."""
         return Sent(number, None, item.sop_instance_uid, error=error)
 
-    def all_failed(self, items: Sequence[tuple[int, Held]]) -> Iterator[Sent]:
-        """The outcomes of instances that no association could be asked for."""
-        error = InvalidValueError("a SOP class that is no UID")
+    def all_failed(self, items: Sequence[tuple[int, Held]], error: PacsError) -> Iterator[Sent]:
+        """The outcomes of instances that nobody was asked to take."""
         return (self.failed(number, held, error) for number, held in items)
 
 

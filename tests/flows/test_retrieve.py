@@ -92,6 +92,7 @@ class Getting:
         answers: dict[str, int] | None = None,
         calling: str = "GETTER",
         relational: bytes | None = None,
+        as_scp: bool = True,
         tls: Trust | None = None,
         **keys: Any,
     ) -> None:
@@ -107,7 +108,8 @@ class Getting:
         for sop_class, syntaxes in (contexts or {CT: [EXPLICIT], MR: [EXPLICIT]}).items():
             for syntax in syntaxes:
                 entity.add_requested_context(sop_class, syntax)
-            roles.append(build_role(sop_class, scp_role=True))
+            if as_scp:
+                roles.append(build_role(sop_class, scp_role=True))
         association = entity.associate(
             "127.0.0.1",
             server.port,
@@ -268,6 +270,11 @@ def test_30_a_class_that_was_not_offered_is_a_failed_sub_operation(server: Servi
     assert "no accepted context" in str(server.said("sub-operations failed")[-1]["why"])
 
 
+def test_30_nothing_goes_to_who_did_not_propose_to_be_scp(server: Serving) -> None:
+    got = Getting(server, "STUDY", StudyInstanceUID=uid(3), as_scp=False)
+    assert (got.final.Status, got.counters, got.received) == (0xA702, (None, 0, 2, 0), {})
+
+
 def test_25_nothing_that_succeeded_is_a_failure(server: Serving) -> None:
     got = Getting(server, "STUDY", StudyInstanceUID=uid(1), contexts={MR: [EXPLICIT]})
     assert (got.final.Status, got.counters) == (0xA702, (None, 0, 3, 0))
@@ -373,6 +380,13 @@ def test_28_a_study_is_moved_as_it_is_stored(server: Serving) -> None:
     }
     assert originators == {("MOVER", 77, 2)}
     assert destination.associations == 1
+
+
+@pytest.mark.parametrize("root", ["1.2.840.10008.5.1.4.1.2.1.2", "1.2.840.10008.5.1.4.1.2.3.2"])
+def test_29_a_patient_is_moved(server: Serving, root: str) -> None:
+    with Destination() as destination:
+        moved = Moving(server, "DEST", "PATIENT", root, PatientID="P3")
+    assert (moved.final.Status, set(destination.data)) == (0, {uid(3, 1, 1), uid(3, 1, 2)})
 
 
 def test_several_associations_where_the_peer_is_configured_so(server: Serving) -> None:

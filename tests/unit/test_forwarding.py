@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 import pytest
 
 from pacs_core.archive import Held
 from pacs_core.archive.convert import choose, convert, targets
-from pacs_core.client.forwarding import _groups
+from pacs_core.client import Remote, forwarding, sending
+from pacs_core.client.forwarding import _groups, forward
 from pacs_core.dimse.suboperations import Tally
-from pacs_core.errors import NotConvertibleError, PacsError
+from pacs_core.errors import AssociationError, NotConvertibleError, PacsError
 from tests.make import CT, encoded, instance, uid
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -49,6 +51,35 @@ def test_5_more_contexts_than_128_take_several_associations() -> None:
     assert [one for _, group in groups for one in group] == instances
     for contexts, group in groups:
         assert {one.sop_class_uid for one in group} == {sop_class for sop_class, _ in contexts}
+
+
+def test_no_more_than_so_many_are_tasks_at_a_time() -> None:
+    instances = [held(CT, EXPLICIT)] * 25_000
+    assert [len(group) for _, group in _groups(instances)] == [10_000, 10_000, 5_000]
+
+
+def test_a_destination_that_is_not_there_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def nobody(*_: object) -> None:
+        asked.append(1)
+        raise AssociationError("nobody is there")
+
+    monkeypatch.setattr(sending, "Association", nobody)
+    monkeypatch.setattr(forwarding, "_WINDOW", 2)
+    outcomes = forward(
+        None,  # type: ignore[arg-type]  # no instance is opened
+        Remote("127.0.0.1", 9),
+        [held(CT, EXPLICIT, number) for number in range(1, 8)],
+        originator=("A", 1),
+        priority=0,
+        associations=1,
+        stop=threading.Event(),
+    )
+    failed = [sent for sent in outcomes if sent is not None]
+    assert [sent.sop_instance_uid for sent in failed] == [uid(number) for number in range(1, 8)]
+    assert all("nobody is there" in str(sent.error) for sent in failed)
+    assert len(asked) == 1
 
 
 def test_a_class_that_is_no_uid_does_not_spoil_the_others() -> None:
