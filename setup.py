@@ -58,7 +58,18 @@ MODULES = (
     "values",
     "walk",
 )
-FUZZ_TARGETS = ("catalog", "command", "dataset", "deflated", "planted", "record", "scan", "tape", "walk", "wire")
+FUZZ_TARGETS = (
+    "catalog",
+    "command",
+    "dataset",
+    "deflated",
+    "planted",
+    "record",
+    "scan",
+    "tape",
+    "walk",
+    "wire",
+)
 NEEDS_LMDB = {"batch", "browse", "catalog", "kv", "lookup", "settle"}
 
 
