@@ -13,7 +13,11 @@ cdef class Context:          # what it takes to read elements: of a data set, an
     cdef Types types
     cdef type made           # the class of data sets
     cdef tuple sets          # the character set of the bytes (values.pxd)
-    cdef bint signed         # Pixel Representation: what an ambiguous VR means
+    cdef int signed          # Pixel Representation is 1: what an ambiguous VR means; -1 not looked for yet
+    cdef bint assumed        # what it is taken for if it is not there
+    cdef Tape tape           # where it is to be looked for
+
+    cdef bint is_signed(self)
 
 
 @cython.final

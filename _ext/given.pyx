@@ -25,6 +25,14 @@ cdef class Context:
     def __init__(self):
         raise TypeError("internal")
 
+    cdef bint is_signed(self):
+        """Whether Pixel Representation (0028,0103) says that samples have a sign."""
+        cdef uint32_t node
+        if self.signed < 0:
+            node = find(self.tape.nodes, 0, PIXEL_REPRESENTATION)
+            self.signed = signed_in(self.tape, node) if node else self.assumed
+        return self.signed
+
 
 @cython.final
 cdef class Given:
@@ -32,27 +40,41 @@ cdef class Given:
         raise TypeError("internal")
 
 
+cdef bint signed_in(Tape tape, uint32_t node) noexcept nogil:
+    """Whether a Pixel Representation (0028,0103) says that samples have a sign."""
+    cdef Node* n = &tape.nodes[node]
+    if n.length < 2:
+        return False
+    return (be16(tape.base + n.at) if n.flags & N_BIG else le16(tape.base + n.at)) == 1
+
+
 cdef Context context_of(Tape tape, uint32_t root, Context around):
-    """How to read a data set: as what is around it, but for what it says itself."""
+    """How to read a data set: as what is around it, but for what it says itself.
+
+    The Pixel Representation of a whole data set is looked for when it is asked for: it lies far behind.
+    """
     cdef uint32_t sets = find(tape.nodes, root, CHARACTER_SET)
-    cdef uint32_t signed = find(tape.nodes, root, PIXEL_REPRESENTATION)
+    cdef uint32_t signed = find(tape.nodes, root, PIXEL_REPRESENTATION) if root else 0
     cdef Context context
     cdef Node* node
-    cdef const uint8_t* p
-    if not sets and not signed:
+    if not sets and not signed and root:
         return around
     context = Context.__new__(Context)
     context.types = around.types
     context.made = around.made
     context.sets = around.sets
     context.signed = around.signed
+    context.assumed = around.assumed
+    context.tape = around.tape
     if sets:
         node = &tape.nodes[sets]
         context.sets = sets_of((<const char*>tape.base)[node.at:node.at + node.length].strip(b" \0"))
-    if signed and tape.nodes[signed].length >= 2:
-        node = &tape.nodes[signed]
-        p = tape.base + node.at
-        context.signed = (be16(p) if node.flags & N_BIG else le16(p)) == 1
+    if signed:
+        context.signed = signed_in(tape, signed)
+    elif root == 0:
+        context.assumed = around.signed
+        context.signed = -1
+        context.tape = tape
     return context
 
 

@@ -17,7 +17,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memset
 
-from pacs_core._ext.cursor cimport be32, le16, le32
+from pacs_core._ext.cursor cimport be16, be32, le16, le32
 from pacs_core._ext.dictionary cimport Entry, entry_of
 from pacs_core._ext.findings cimport findings_of
 from pacs_core._ext.vr cimport VR_LONG, VR_OPAQUE, VR_SQ, VR_UNKNOWN, vr_kind
@@ -304,10 +304,47 @@ cdef void parse_free(Parse* p) noexcept nogil:
     PyMem_RawFree(p)
 
 
+cdef int plain(Parse* p, Level* level) noexcept nogil:
+    """Elements of explicit VR little endian with the short header, nothing being odd about them: most there are.
+
+    It ends before the first that is anything else, having said nothing of it: `walk_header` decides.
+    """
+    cdef const uint8_t* at
+    cdef uint32_t tag, length
+    cdef uint8_t kind
+    cdef Node* node
+    while level.end - p.at >= 16:
+        at = p.base + p.at
+        tag = <uint32_t>le16(at) << 16 | le16(at + 2)
+        kind = vr_kind(at + 4)
+        length = le16(at + 6)
+        if (
+            kind == VR_UNKNOWN or kind & VR_LONG or tag <= level.last or tag >> 16 == 0xFFFE or length & 1
+            or length > level.end - p.at - 8
+        ):
+            return P_DONE
+        if p.count == MOST_NODES:
+            return P_TOO_MANY
+        node = add(p)
+        if node == NULL:
+            return P_NO_MEMORY
+        node.at = p.at + 8
+        node.length = length
+        node.tag = tag
+        node.next = p.count
+        node.vr = be16(at + 4)
+        node.flags = N_EXPLICIT
+        node.header = 8
+        level.last = tag
+        p.at += 8 + length
+    return P_DONE
+
+
 cdef int parse_run(Parse* p, uint32_t budget) noexcept nogil:
     cdef Level* level
     cdef Element e
     cdef Node* owner
+    cdef uint32_t before
     cdef int how
     while True:
         level = &p.levels[p.depth]
@@ -329,6 +366,16 @@ cdef int parse_run(Parse* p, uint32_t budget) noexcept nogil:
         budget -= 1
         if p.only_group and p.depth == 0 and le16(p.base + p.at) != p.only_group:
             break  # before anything of another encoding is found odd
+        if level.holds == ELEMENTS and p.walk.oriented and p.walk.little and not (
+            p.walk.implicit or p.walk.un_depth or p.only_group
+        ):
+            before = p.count
+            how = plain(p, level)
+            if how != P_DONE:
+                return how
+            if p.count != before:
+                budget -= min(budget, p.count - before - 1)
+                continue
         walk_header(&p.walk, p.base + p.at, level.end - p.at, p.at, &e)
         if e.tag >> 16 == 0xFFFE:
             how = delimiter(p, level, &e)

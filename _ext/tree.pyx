@@ -17,7 +17,7 @@ from pacs_core._ext.tape cimport (
     MOST_DEPTH, N_BIG, N_FRAGMENTS, N_ITEMS, N_UNDEFINED, N_UNSORTED, Node, Tape, find,
 )
 from pacs_core._ext.values cimport (
-    LETTERS_SQ, LETTERS_UN, VR_OB, kind_of, letters_of, one_or_all, values_of, vr_text,
+    LETTERS_SQ, LETTERS_UN, VR_OB, kind_of, letters_of, value_of, values_of, vr_text,
 )
 
 from pacs_core.errors import InvalidValueError
@@ -220,7 +220,7 @@ cdef class Tree:
         if entry != NULL and entry.vr:
             if n.flags & N_FRAGMENTS:
                 return VR_OB
-            return resolved(entry, self.context.signed)
+            return resolved(entry, entry.vr2 != 0 and self.context.is_signed())
         if n.tag >> 16 & 1:
             return letters_of(self._private_vr(n.tag))
         return LETTERS_UN
@@ -256,10 +256,9 @@ cdef class Tree:
         """The value, or all values, of an element that was read."""
         cdef Node* n = &self.tape.nodes[node]
         cdef uint16_t vr = self.vr_of(node)
-        cdef uint8_t kind
         cdef uint32_t at
         cdef list pieces
-        cdef tuple values
+        cdef bint little
         if vr == LETTERS_SQ:
             found = self.sequence(node)
             return (found,) if all else found
@@ -270,17 +269,17 @@ cdef class Tree:
                 pieces.append(self.tape.slice(self.tape.nodes[at].at, self.tape.nodes[at].length))
                 at = self.tape.nodes[at].next
             return (tuple(pieces),) if all else tuple(pieces)
-        kind = kind_of(vr)
         if is_opaque(vr):
             if n.length == 0:
                 return () if all else None
             view = self.tape.slice(n.at, n.length)
             return (view,) if all else view
-        values = values_of(
-            self.tape.base + n.at, n.length, vr, not n.flags & N_BIG or n.vr == LETTERS_UN, self.context.sets,
-            self.context.types,
-        )
-        return values if all else one_or_all(values, kind)
+        little = not n.flags & N_BIG or n.vr == LETTERS_UN
+        if all:
+            return values_of(
+                self.tape.base + n.at, n.length, vr, little, self.context.sets, self.context.types
+            )
+        return value_of(self.tape.base + n.at, n.length, vr, little, self.context.sets, self.context.types)
 
     cdef object value(self, uint32_t tag, bint all):
         """The value, or all values, of an element; NOT_THERE if there is none."""
@@ -551,7 +550,7 @@ cdef class Tree:
 
     @property
     def signed(self):
-        return self.reading().signed
+        return self.reading().is_signed()
 
 
 @cython.final
