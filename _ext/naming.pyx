@@ -7,6 +7,7 @@ from pacs_core._ext.dictionary cimport Entry, entry_of, entry_of_keyword
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    bint PyUnicode_IS_ASCII(object text)
 
 
 cdef uint32_t tag_of(object key) except? 0:
@@ -15,7 +16,7 @@ cdef uint32_t tag_of(object key) except? 0:
     cdef const char* text
     cdef const Entry* entry
     if isinstance(key, str):
-        if not key.isascii():
+        if not PyUnicode_IS_ASCII(key):
             return 0
         text = PyUnicode_AsUTF8AndSize(key, &size)
         entry = entry_of_keyword(text, size)
