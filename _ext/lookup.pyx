@@ -487,8 +487,9 @@ def key_ids(
     """The ids under the keys from `start` up to, not with, `stop`: (ids, key, id), to be resumed `after` that
     key and id; key None at the end.
 
-    A `matcher` decides by its first test which keys count; one that was cut always does. No more than 20,000
-    keys are looked at in a call: the ids may be none though the end is not reached.
+    A `matcher` decides by the patterns of its first test which keys count, as they are, normalised; one that
+    was cut always does. No more than 20,000 keys are looked at in a call: the ids may be none though the end
+    is not reached.
     """
     cdef MDB_val at, value
     cdef MDB_txn* txn
@@ -507,10 +508,9 @@ def key_ids(
     cdef size_t end_size = len(stop)
     cdef bint resumed = after is not None
     cdef bint more = False
-    cdef bint counts
     arena.head = NULL
-    if limit < 1:
-        raise ValueError("a limit of at least one id")
+    if limit < 1 or (matcher is not None and matcher.count == 0):
+        raise ValueError("a limit of at least one id, a matcher of at least one test")
     ids = <uint64_t*>take(&arena, limit * sizeof(uint64_t))
     if ids == NULL:
         raise MemoryError
@@ -550,8 +550,7 @@ def key_ids(
                     if matcher is not None and last_size < KEY_MAX:
                         text.data = last + 2
                         text.size = last_size - 2 if last_size > 2 else 0
-                        counts = matcher.passes(0, text, False)
-                        if not counts:
+                        if not matcher.likes(text):
                             following = 0
                             code = mdb_cursor_get(cursor, &at, &value, MDB_NEXT_NODUP)
                             continue

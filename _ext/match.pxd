@@ -61,3 +61,4 @@ cdef class Matcher:
     cdef int operand(self, Test* test, Operand* operand, bytes value, bint last) except -1
     cdef size_t range_time(self, uint8_t* data, size_t size, bint last) noexcept
     cdef bint passes(self, int test, Text value, bint whole) noexcept nogil
+    cdef bint likes(self, Text key) noexcept nogil

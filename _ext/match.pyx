@@ -37,6 +37,7 @@ cdef bint wild(Text pattern, Text text, const uint8_t* inner) noexcept nogil:
     cdef size_t p = 0, t = 0
     cdef size_t star = 0, resume = 0
     cdef bint starred = False
+    cdef const uint8_t* next
     while t < text.size:
         if p < pattern.size and pattern.data[p] == c'*':
             starred = True
@@ -52,6 +53,11 @@ cdef bint wild(Text pattern, Text text, const uint8_t* inner) noexcept nogil:
         elif starred:
             p = star
             resume += character(text, resume, NULL)
+            if p < pattern.size and pattern.data[p] != c'?' and pattern.data[p] != c'*':
+                next = <const uint8_t*>memchr(text.data + resume, pattern.data[p], text.size - resume)
+                if next == NULL:
+                    return False
+                resume = next - text.data
             t = resume
         else:
             return False
@@ -462,6 +468,14 @@ cdef class Matcher:
 
     cdef bint passes(self, int test, Text value, bint whole) noexcept nogil:
         return fits(&self.tests[test], value, whole)
+
+    cdef bint likes(self, Text key) noexcept nogil:
+        """Whether normalised text is as one of the patterns of the first test."""
+        cdef int i
+        for i in range(self.tests[0].count):
+            if wild(self.tests[0].operands[i].text, key, NULL):
+                return True
+        return False
 
     def matches(self, int test, bytes value not None):
         """Whether an attribute, as text in UTF-8, passes the test of that number."""

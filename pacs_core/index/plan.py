@@ -117,9 +117,7 @@ def _keyed(layout: Schema, key: Key) -> Driver | None:
     if all(beginnings):
         ranges = tuple(_prefix(bytes((code, 1)) + beginning) for beginning in beginnings)
         return Driver(at, f"keys of {key}", ranges=ranges)
-    # Keys are folded: what was one character, '?', may have become several.
-    groups = tuple(_group(kind, value).replace("?", "*") for value in key.values)
-    matcher = Matcher([(key.vr, key.matching.value, groups)])
+    matcher = Matcher([(key.vr, key.matching.value, [_loosely(kind, value) for value in key.values])])
     return Driver(at, f"all keys of {key}", ranges=(_prefix(bytes((code, 1))),), matcher=matcher)
 
 
@@ -134,6 +132,17 @@ def _group(kind: int, value: str) -> str:
     if kind != native.NAME:
         return value
     return next(group for group in value.split("=") if group.strip(" \0^*"))
+
+
+def _loosely(kind: int, value: str) -> str:
+    """A pattern for normalised values that has all that match `value`, and more: what was one character, '?',
+    may be several once it is folded, and components at the end may be left out of a name."""
+    group = _group(kind, value)
+    if kind != native.NAME:
+        return group
+    begin = group.rstrip("^ \0*?")
+    open_end = _WILD.search(group, len(begin)) is not None
+    return (begin + "*" if open_end else group).replace("?", "*")
 
 
 def _beginning(kind: int, value: str) -> bytes:

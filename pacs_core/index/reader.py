@@ -133,17 +133,14 @@ class Reader:
         return chunks
 
     def _children_of(self, chunks: Iterator[list[int]]) -> Iterator[list[int]]:
-        gathered: list[int] = []
         room = CHUNK // 8  # who waits for the first does not wait for many
         for parents in chunks:
-            for parent in parents:
-                for ids in self._children(parent):
-                    gathered += ids
-                    if len(gathered) >= room:
-                        yield gathered
-                        gathered, room = [], CHUNK
-        if gathered:
-            yield gathered
+            after = [0] * len(parents)
+            # Until nothing is left, as in `_walk`.
+            while (found := browse.children(self._opened.env, parents, after, room))[0]:
+                ids, after = found
+                yield ids
+                room = CHUNK
 
     def named(self, level: Level, values: Iterable[str]) -> Iterator[list[int]]:
         """The ids of the values that a unique key asks for; a patient's or series' may be several."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import query_oracle as oracle
 from index_model import Instance, instance
 
+from pacs_core._ext import browse
 from pacs_core._ext.lookup import Sieve
 from pacs_core._ext.match import Matcher
 from pacs_core.dicom import dictionary
@@ -401,3 +403,28 @@ def test_a_search_is_made_when_it_is_asked_for(index: Index) -> None:
     assert search.looked_at == 0
     assert sum(map(len, search.ids())) == 2
     assert search.looked_at == 2
+
+
+def test_hostile_patterns_are_planned_in_bounded_time(index: Index) -> None:
+    for pattern in ("*^" * 30_000 + "a", "?" * 60_000 + "*", "*a^" * 20_000, "*" + "=^" * 30_000 + "x"):
+        began = time.process_time()
+        list(index.search(asks(Level.PATIENT, PatientName=pattern)).ids())
+        assert time.process_time() - began < 2
+
+
+def test_children_of_many_are_resumed(tmp_path: Path) -> None:
+    """What comes below a parent that was read already is found before the walk ends."""
+    with Index.open(tmp_path / "index", map_size=MAP) as index:
+        index.commit([one.entry for number in range(4) for one in whole(number)])
+        (studies,) = index.all_of(Level.STUDY)
+        found: list[int] = []
+        after = [0] * len(studies)
+        while (step := browse.children(index.environment, studies, after, 3))[0]:
+            ids, after = step
+            assert len(ids) <= 3
+            found += ids
+            if len(found) == 6:
+                index.commit([instance(999, StudyInstanceUID="1.9.0", SeriesInstanceUID="2.9.9").entry])
+        assert len(found) == len(set(found)) == 9
+        with pytest.raises(ValueError, match="each parent"):
+            browse.children(index.environment, studies, [0])
