@@ -6,7 +6,7 @@ Each call is one snapshot and gives the GIL up; a walk is resumed by the key and
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, qsort, realloc, strtod, strtoll
 from libc.string cimport memcmp, memcpy, memmove, memset
 
@@ -508,6 +508,7 @@ def key_ids(
     cdef size_t end_size = len(stop)
     cdef bint resumed = after is not None
     cdef bint more = False
+    cdef uintptr_t page = 0
     arena.head = NULL
     if limit < 1 or (matcher is not None and matcher.count == 0):
         raise ValueError("a limit of at least one id, a matcher of at least one test")
@@ -535,6 +536,8 @@ def key_ids(
                 at = view(first, first_size)
                 code = mdb_cursor_get(cursor, &at, &value, MDB_SET_RANGE)
             while code == MDB_SUCCESS:
+                if matcher is not None:
+                    fetch_page(at.mv_data, &page)
                 if beyond(&at, end, end_size):
                     break
                 if at.mv_size > KEY_MAX or value.mv_size != 8:
@@ -568,6 +571,24 @@ def key_ids(
         return [ids[i] for i in range(found)], place, following
     finally:
         release(&arena)
+
+
+cdef extern from *:
+    void prefetch "__builtin_prefetch" (const void* at) nogil
+
+cdef enum:
+    PAGE = 4096
+    CACHE_LINE = 64
+
+
+cdef inline void fetch_page(const void* key, uintptr_t* page) noexcept nogil:
+    """Have the page of a key read ahead, once: its keys lie there in no order that a processor sees through."""
+    cdef uintptr_t base = <uintptr_t>key & ~<uintptr_t>(PAGE - 1)
+    cdef int i
+    if base != page[0]:
+        page[0] = base
+        for i in range(PAGE // CACHE_LINE):
+            prefetch(<const void*>(base + i * CACHE_LINE))
 
 
 cdef inline bint beyond(const MDB_val* key, const char* end, size_t end_size) noexcept nogil:
