@@ -7,6 +7,7 @@ program (``python peers.py PORT FOLDER``) this is the bare pynetdicom receiver.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -208,11 +209,28 @@ def orthanc(folder: Path) -> Iterator[Receiver]:
         "DicomCheckCalledAet": False,
         "DicomAlwaysAllowEcho": True,
         "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowFind": True,
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(configuration))
     with running([str(ORTHANC), str(path)], stderr=subprocess.DEVNULL, env=no_delay()) as process:
         await_port(process, port)
+        yield Receiver(port, process.pid)
+
+
+@contextmanager
+def qrscp(folder: Path) -> Iterator[Receiver]:
+    """pynetdicom's query/retrieve application, with a database in the folder."""
+    port = free_port()
+    configuration = folder / "qrscp.ini"
+    configuration.write_text(
+        f"[DEFAULT]\nae_title: {AE_TITLE}\nport: {port}\nmax_pdu: 0\nacse_timeout: 30\ndimse_timeout: 30\n"
+        f"network_timeout: 600\nbind_address: 127.0.0.1\ninstance_location: {folder / 'instances'}\n"
+        f"database_location: {folder / 'instances.sqlite'}\nlog_identifier: False\n"
+    )
+    command = [sys.executable, "-m", "pynetdicom", "qrscp", "-q", "-c", str(configuration)]
+    with _running(command, stderr=subprocess.DEVNULL) as process:
+        _await_port(process, port)
         yield Receiver(port, process.pid)
 
 
@@ -244,6 +262,16 @@ def _orthanc_version() -> str:
         return "not installed"
     said = subprocess.run([str(ORTHANC), "--version"], capture_output=True, text=True, check=False).stdout
     return f"Orthanc {said.split()[1]}" if said else "Orthanc, version unknown"
+
+
+def query_peers() -> list[Peer]:
+    """Those that answer queries, ours first."""
+    by_name = {peer.name: peer for peer in peers()}
+    missing = "SQLAlchemy is not installed (pip install sqlalchemy)"
+    present = importlib.util.find_spec("sqlalchemy") is not None
+    version = f"qrscp of pynetdicom {importlib.metadata.version('pynetdicom')}"
+    application = Peer("qrscp", qrscp, version, None if present else missing)
+    return [by_name["pacs_core"], by_name["Orthanc"], by_name["dcmqrscp"], application]
 
 
 def peers(settings: Sequence[str] = (), baseline: Path | None = None) -> list[Peer]:
