@@ -21,6 +21,7 @@ cdef tuple UTF8 = (b"ISO_IR 192", SETS_UTF8)
 
 
 @cython.final
+@cython.no_gc  # nothing that it holds comes back to it
 cdef class Context:
     def __init__(self):
         raise TypeError("internal")

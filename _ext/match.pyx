@@ -413,9 +413,12 @@ cdef class Matcher:
             raise MemoryError
         for i, group in enumerate(parts):
             test.values[i] = len(group)
-        for i, (which, value) in enumerate(sum(parts, [])):
-            test.operands[i].group = which
-            self.operand(test, &test.operands[i], value, i == 1)
+        i = 0
+        for group in parts:
+            for which, value in group:
+                test.operands[i].group = which
+                self.operand(test, &test.operands[i], value, i == 1)
+                i += 1
         return 0
 
     cdef list groups(self, bytes value):

@@ -405,6 +405,8 @@ cdef int parse_run(Parse* p, uint32_t budget) noexcept nogil:
     return P_DONE
 
 
+@cython.final
+@cython.no_gc  # nothing that it holds comes back to it
 cdef class Tape:
     """The elements of one data set; made by native modules only."""
 

@@ -599,6 +599,7 @@ cdef extern from "Python.h":
 
 
 @cython.final
+@cython.no_gc  # nothing that it holds comes back to it
 cdef class Element:
     """One element of a data set, as it is at the moment it is asked."""
 
