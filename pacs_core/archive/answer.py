@@ -20,7 +20,7 @@ from pacs_core.index import Located, Search
 from pacs_core.store import Locator, Store
 
 _HEAD = 1 << 18  # bytes of an instance in which what is asked for lies nearly always
-_CHUNK = 16  # responses that are told together when instances are read for them
+_CHUNK = 16  # instances that are read before what they say is told
 
 Constants = Mapping[int, tuple[str, bytes]]
 """Elements that every response has, whatever matches: VR and value by tag."""
@@ -54,6 +54,7 @@ class Answer:
         """An identifier for each match, in chunks: in little endian, text in UTF-8.
 
         It has the elements of the query, those of the levels above and the level's own, and `constants`.
+        Where nothing matches chunks are empty: whoever reads them can break off at each.
         """
         told = self._search.query.tags - self._search.unsupported - constants.keys()
         parts: list[tuple[int, str, bytes | None]] = [(tag, vr_of(tag), None) for tag in told]
@@ -69,15 +70,17 @@ class Answer:
         matches = Filter(key for key in self._search.query.keys if key.tag in asked)
         syntax = IMPLICIT_VR_LITTLE_ENDIAN if implicit else EXPLICIT_VR_LITTLE_ENDIAN
         chunk: list[bytes] = []
-        for located, response in self._search.located(parts, implicit=implicit):
-            header = self._header(located, max(asked))
-            if header is not None and matches(header):
-                chunk.append(_with(read_dataset(response, syntax), header, asked, syntax))
-                if len(chunk) == _CHUNK:
-                    yield chunk
-                    chunk = []
-        if chunk:
-            yield chunk
+        looked_at = 0
+        for found in self._search.located(parts, implicit=implicit):
+            if found is not None:
+                located, response = found
+                header = self._header(located, max(asked))
+                if header is not None and matches(header):
+                    chunk.append(_with(read_dataset(response, syntax), header, asked, syntax))
+                looked_at += 1
+            if found is None or looked_at % _CHUNK == 0:
+                yield chunk
+                chunk = []
 
     def _header(self, located: Located, last: int) -> Dataset | None:
         """An instance as far as its tags up to `last`; None if it is gone, or can't be read."""

@@ -35,7 +35,8 @@ _C_FIND_RSP = 0x8020
 class Matches(NamedTuple):
     """What a query is answered: the status of the pending responses, FF00 or FF01, and their identifiers.
 
-    Those are encoded in the transfer syntax of the request, in chunks.
+    Those are encoded in the transfer syntax of the request, in chunks; empty ones where nothing matches for
+    a while, so that a C-CANCEL is seen.
     """
 
     status: int

@@ -217,6 +217,20 @@ def commands(peer: Peer) -> Iterator[int]:
             at += 4 + length
 
 
+@pytest.mark.parametrize("key", [{"PhotometricInterpretation": "RGB"}, {"InstanceNumber": "77777"}], ids=str)
+def test_23_a_search_that_finds_nothing_can_be_cancelled(server: Serving, key: dict[str, str]) -> None:
+    asked = {"StudyInstanceUID": uid(2), "SeriesInstanceUID": uid(2, 1), **key}
+    identifier = pacs_core.Dataset(QueryRetrieveLevel="IMAGE", **asked)
+    with Peer(server) as peer:
+        peer.associated(contexts=[(1, STUDY, [SYNTAXES["explicit"]])])
+        command = encode({0x0002: STUDY, 0x0100: 0x20, 0x0110: 7, 0x0700: 0, 0x0800: 1})
+        cancel = encode({0x0100: 0x0FFF, 0x0120: 7, 0x0800: 0x0101})
+        query = p_data(pdv(1, 3, command), pdv(1, 2, identifier.to_bytes(SYNTAXES["explicit"])))
+        peer.send(query + p_data(pdv(1, 3, cancel)))
+        assert list(commands(peer)) == [0xFE00]
+        peer.released()
+
+
 def test_8_23_a_cancel_ends_the_responses(server: Serving) -> None:
     identifier = pacs_core.Dataset(
         QueryRetrieveLevel="IMAGE",
