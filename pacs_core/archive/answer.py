@@ -1,6 +1,7 @@
 """Answers to queries: from the index, and for images also from the instances, where it has no attribute.
 
-At the other levels a key that the index does not hold is not supported (PS3.4 C.4.1.1.3.2).
+At the other levels a key that the index does not hold is not supported (PS3.4 C.4.1.1.3.2). Bulk data, such
+as Pixel Data, is at none: that is what retrieval is for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from pacs_core.store import Locator, Store
 
 _HEAD = 1 << 18  # bytes of an instance in which what is asked for lies nearly always
 _CHUNK = 16  # instances that are read before what they say is told
+_LONGEST = 1 << 16  # bytes of a value that is told from an instance
+_BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
 
 Constants = Mapping[int, tuple[str, bytes]]
 """Elements that every response has, whatever matches: VR and value by tag."""
@@ -39,8 +42,10 @@ class Answer:
         self._search = search
         self._objects = objects
         image = search.query.level is Level.IMAGE
-        self._from_instances = search.unsupported if image else frozenset()
-        self.unsupported = frozenset() if image else search.unsupported
+        self._from_instances = frozenset(
+            tag for tag in search.unsupported if image and vr_of(tag) not in _BULK
+        )
+        self.unsupported = search.unsupported - self._from_instances
 
     def explain(self) -> str:
         """The plan in words."""
@@ -99,9 +104,13 @@ class Answer:
 
 
 def _with(response: Dataset, header: Dataset, asked: frozenset[int], syntax: str) -> bytes:
-    """A response with what the instance itself says; what it does not have is told without a value."""
+    """A response with what the instance itself says.
+
+    What it does not have, or what is longer than a response can be expected to be, is told without a value.
+    """
     for tag in asked:
         element = header.element(tag) if tag in header else None
         vr = element.vr if element is not None else vr_of(tag) or "UN"
-        response.set(tag, None if element is None else element.value, vr)
+        told = element is not None and (element.length or 0) <= _LONGEST
+        response.set(tag, element.value if element is not None and told else None, vr)
     return response.to_bytes(syntax)

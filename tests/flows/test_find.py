@@ -168,6 +168,28 @@ def test_of_images_the_instances_tell_what_the_index_does_not(
         assert match.PatientName == "Müller^Jürgen"
 
 
+@pytest.mark.parametrize(("tag", "known"), [(0x7FE00010, 0xFF01), (0x00091002, 0xFF00)], ids=["pixels", "long"])
+def test_21_bulk_data_is_not_told(server: Serving, tag: int, known: int) -> None:
+    image = instance(1, study=3, size=2)
+    image.add_new(0x00090010, "LO", "TEST")
+    image.add_new(0x00091002, "UT", "x" * 70000)
+    image.PixelData = bytes(200_000)
+    (sent,) = pacs_core.Client("127.0.0.1", server.port).store([part10(image)])
+    assert sent.status == 0
+    entity = AE()
+    entity.add_requested_context(STUDY, SYNTAXES["explicit"])
+    association = entity.associate("127.0.0.1", server.port, ae_title="PACSCORE")
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel, identifier.StudyInstanceUID = "IMAGE", uid(3)
+    identifier.SeriesInstanceUID, identifier.SOPInstanceUID = uid(3, 1), ""
+    identifier.add_new(tag, "OW" if tag == 0x7FE00010 else "UT", b"")
+    (status, found), (final, _) = association.send_c_find(identifier, STUDY)
+    association.release()
+    assert (status.Status, final.Status) == (known, 0)
+    assert (tag in found) == (known == 0xFF00)  # without a value, if it is too long
+    assert not (tag in found and found[tag].value)
+
+
 @pytest.mark.parametrize(
     ("level", "root", "keys"),
     [
