@@ -150,7 +150,7 @@ cdef Text plain_time(Text text, uint8_t* buffer) noexcept nogil:
     for i in range(text.size):
         if text.data[i] == c':':
             continue
-        if n == LONGEST_CLOCK or not (digit(text.data[i]) or (text.data[i] == c'.' and n == 6)):
+        if n == LONGEST_CLOCK or not (text.data[i] == c'.' if n == 6 else digit(text.data[i])):
             return found
         whole += n < 6
         buffer[n] = text.data[i]

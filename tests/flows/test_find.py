@@ -168,7 +168,9 @@ def test_of_images_the_instances_tell_what_the_index_does_not(
         assert match.PatientName == "Müller^Jürgen"
 
 
-@pytest.mark.parametrize(("tag", "known"), [(0x7FE00010, 0xFF01), (0x00091002, 0xFF00)], ids=["pixels", "long"])
+@pytest.mark.parametrize(
+    ("tag", "known"), [(0x7FE00010, 0xFF01), (0x00091002, 0xFF00)], ids=["pixels", "long"]
+)
 def test_21_bulk_data_is_not_told(server: Serving, tag: int, known: int) -> None:
     image = instance(1, study=3, size=2)
     image.add_new(0x00090010, "LO", "TEST")
