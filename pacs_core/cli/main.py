@@ -26,6 +26,7 @@ COMMANDS = {
     "serve": "Receive, keep and find DICOM.",
     "echo": "Ask a peer whether it is there.",
     "store": "Send files to a peer.",
+    "find": "Ask a peer, or an archive, what it has.",
     "import": "Bring files into the archive.",
     "export": "Write what is held as plain files.",
     "verify": "Check everything that is held.",

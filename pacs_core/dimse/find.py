@@ -9,26 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]
-    PatientRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelFind,
-)
-
 from pacs_core.archive import Archive
-from pacs_core.dicom.attributes import Level
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.dictionary import vr_of
-from pacs_core.dicom.query import Query, query_of
+from pacs_core.dicom.query import MODELS, Query, query_of
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.dimse.finding import FindRequest, Matches
 from pacs_core.dimse.status import PENDING, PENDING_WARNING
 from pacs_core.errors import InvalidValueError, NotPermittedError
 
-ROOTS = {
-    PatientRootQueryRetrieveInformationModelFind: Level.PATIENT,
-    StudyRootQueryRetrieveInformationModelFind: Level.STUDY,
-}
+ROOTS = {model.find: root for root, model in MODELS.items()}
 
 CHARACTER_SET = 0x00080005
 QUERY_RETRIEVE_LEVEL = 0x00080052
@@ -51,7 +42,7 @@ class FindService:
         Whether a peer (calling and called AE title, address) may query here.
     """
 
-    sop_classes = frozenset(map(str, ROOTS))
+    sop_classes = frozenset(ROOTS)
 
     def __init__(
         self,
