@@ -27,6 +27,8 @@ COMMANDS = {
     "echo": "Ask a peer whether it is there.",
     "store": "Send files to a peer.",
     "find": "Ask a peer, or an archive, what it has.",
+    "get": "Fetch what a peer has.",
+    "move": "Have a peer send what it has to another.",
     "import": "Bring files into the archive.",
     "export": "Write what is held as plain files.",
     "verify": "Check everything that is held.",

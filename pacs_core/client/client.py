@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pacs_core._ext.associate import UserIdentity
+from pacs_core.client import moving, retrieving
 from pacs_core.client.association import (
     VERIFICATION,
     Association,
 )
 from pacs_core.client.exchange import SYNTAXES, Service, matches
+from pacs_core.client.moving import Moved
+from pacs_core.client.receiving import Received
 from pacs_core.client.remote import Remote, Timeouts
 from pacs_core.client.sending import Sent, deliver
 from pacs_core.client.statuses import refusal
@@ -132,6 +137,82 @@ class Client:
             yield from matches(association, asked)
         finally:
             association.release()
+
+    def get(
+        self,
+        out: str | os.PathLike[str],
+        level: Level | str | None = None,
+        keys: Mapping[Any, object] | None = None,
+        /,
+        *,
+        root: Level | str | None = None,
+        associations: int = 1,
+        retries: int = 8,
+        progress: retrieving.Progress | None = None,
+        **keywords: object,
+    ) -> list[Received]:
+        """C-GET what matches, to files in folders below `out`: patient, study, series. An outcome for each.
+
+        The peer is asked what there is (C-FIND); what is in `out` already is not fetched again. A file holds
+        the data set as it came, and is there whole or not at all, whatever happens.
+
+        Parameters
+        ----------
+        level, keys, root, keywords
+            What to fetch, as of `find`.
+        associations
+            At a time; a series comes over one.
+        retries
+            How often in a row an association may be lost, or refused for the moment, before the rest is
+            given up.
+        progress
+            Called with each outcome as it comes, and how many there will be.
+
+        Raises
+        ------
+        IdentifierError, InvalidValueError, KeyError, AssociationError, RefusedError
+            As `find`, while the peer is asked what there is. What fails afterwards is an outcome.
+        """
+        asked = asked_of({**(keys or {}), **keywords}, level, root)
+        fetched = retrieving.fetch(
+            self.remote, Path(out), asked, associations=associations, retries=retries, progress=progress
+        )
+        return list(fetched)
+
+    def move(
+        self,
+        destination: str,
+        level: Level | str | None = None,
+        keys: Mapping[Any, object] | None = None,
+        /,
+        *,
+        root: Level | str | None = None,
+        associations: int = 1,
+        retries: int = 8,
+        progress: moving.Progress | None = None,
+        **keywords: object,
+    ) -> list[Moved]:
+        """C-MOVE what matches to the AE title `destination`, which the peer has to know.
+
+        One request, and one outcome, for all that unique keys name; with other keys, one for each match.
+
+        Parameters
+        ----------
+        level, keys, root, keywords
+            What to move, as of `find`.
+        associations, retries
+            As of `get`.
+        progress
+            Called with each response, pending ones too, and how many requests there are.
+
+        Raises
+        ------
+        IdentifierError, InvalidValueError, KeyError, AssociationError, RefusedError
+            As `find`, while the peer is asked what there is. What fails afterwards is an outcome.
+        """
+        asked = asked_of({**(keys or {}), **keywords}, level, root)
+        options = {"associations": associations, "retries": retries}
+        return list(moving.carry(self.remote, destination, asked, **options, progress=progress))
 
     def store(
         self,

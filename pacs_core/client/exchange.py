@@ -24,6 +24,7 @@ C_STORE_RQ = 0x0001
 _C_CANCEL_RQ = 0x0FFF
 _RESPONSE = 0x8000
 _NO_DATA_SET = 0x0101
+_FAILED_UIDS = 0x0008_0058
 _LARGEST_IDENTIFIER = 1 << 24  # bytes that one may inflate to
 
 SYNTAXES = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
@@ -56,8 +57,8 @@ class Exchange:
     ----------
     final : Answer | None
         The final response, None before.
-    command : Command | None
-        The last response: its counters of sub-operations.
+    last : Event | None
+        The last response: its counters of sub-operations, and its identifier.
     cancelled : bool
         C-CANCEL was sent.
 
@@ -71,7 +72,7 @@ class Exchange:
         self, association: Association, service: Service, asked: Asked, *, destination: str | None = None
     ) -> None:
         self.final: Answer | None = None
-        self.command: Command | None = None
+        self.last: Event | None = None
         self.cancelled = False
         self._association = association
         self._service = service
@@ -99,7 +100,7 @@ class Exchange:
                 yield event
                 continue
             self._check(command)
-            self.command = command
+            self.last = event
             answer = self._association.answer_of(command)
             if answer.status in PENDING:
                 yield event
@@ -126,6 +127,15 @@ class Exchange:
         if not any(element.tag in self._asked for element in identifier):
             self._garbage(None)
         return identifier
+
+    def failed_uids(self) -> tuple[str, ...]:
+        """Failed SOP Instance UID List of the final response (PS3.4 C.4.2.1.4.2); none that can't be read."""
+        data = bytes(self.last.data or b"") if self.last is not None and self.final is not None else b""
+        try:
+            listed = read_dataset(data, self._syntax, inflate_limit=_LARGEST_IDENTIFIER)
+        except UnparsableError:
+            return ()
+        return tuple(map(str, listed.element(_FAILED_UIDS).values)) if _FAILED_UIDS in listed else ()
 
     def _garbage(self, cause: UnparsableError | None) -> NoReturn:
         why = f": {cause}" if cause is not None else ""
