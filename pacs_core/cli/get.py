@@ -75,8 +75,9 @@ def command(
     with Progress("get", quiet=call.json) as bar:
 
         def advance(received: Received, known: int) -> None:
-            bar.grow(known - tally.known)
-            tally.known = known
+            if known > tally.known:
+                bar.grow(known - tally.known)
+                tally.known = known
             bar.advance()
             tally.add(received, bar)
 

@@ -100,7 +100,8 @@ class _Tally:
         self._last[moved.uids] = moved
         counts = self._counts()
         total, done = sum(counts.values()), sum(counts.values()) - counts["remaining"]
-        bar.grow(total - self._total)
+        if total != self._total:
+            bar.grow(total - self._total)
         bar.advance(done - self._done)
         self._total, self._done = total, done
         if moved.error is not None:

@@ -88,5 +88,5 @@ def csv_lines(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[
     """The lines of a CSV file (RFC 4180), titles first; a value may have several lines."""
     for row in chain([titles], rows):
         out = io.StringIO()
-        csv.writer(out, lineterminator="").writerow(row)
-        yield out.getvalue()
+        csv.writer(out, lineterminator="\n").writerow(row)
+        yield out.getvalue().removesuffix("\n")
