@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -348,6 +350,20 @@ def test_run_again_fetches_what_is_missing(tmp_path: Path) -> None:
     assert_whole(pacs, again, tmp_path)
 
 
+def test_the_folder_is_the_same_from_whatever_level(tmp_path: Path) -> None:
+    pacs = Pacs(series=2)
+    series = {**STUDY, "SeriesInstanceUID": make.uid(1, 2)}
+    with scripted(pacs) as peer:
+        ours = client(peer.port)
+        everything = {one.path for one in ours.get(tmp_path, **STUDY)}
+        for keys in (series, {**series, "SOPInstanceUID": [make.uid(1, 2, 1), make.uid(1, 2, 2)]}):
+            again = ours.get(tmp_path, None, keys)
+            assert again
+            assert all(one.present for one in again)
+    [patient] = {path.relative_to(tmp_path).parts[0] for path in everything if path}
+    assert patient.startswith("_P1_")
+
+
 def test_10_a_full_disk_fails_each_and_the_association_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,6 +424,25 @@ def test_a_cancel_that_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         client(peer.port).get(tmp_path, **STUDY, progress=ctrl_c)
     assert over.wait(5)
     assert list(files(tmp_path)) == [make.uid(1, 1, 1)]
+
+
+def test_38_a_large_instance_goes_to_its_file_as_it_comes(tmp_path: Path) -> None:
+    pacs = Pacs(each=1)
+    [uid] = pacs.bytes
+    pacs.bytes[uid] += b"\xfc\xff\xfc\xffOB\0\0" + (120 << 20).to_bytes(4, "little") + bytes(120 << 20)
+    code = (
+        "import re, sys\n"
+        "from pacs_core import Client\n"
+        "[got] = Client('127.0.0.1', int(sys.argv[1])).get(sys.argv[2], StudyInstanceUID=sys.argv[3])\n"
+        "status = open('/proc/self/status').read()\n"
+        "print(got.bytes, re.search(r'VmHWM:\\s+(\\d+)', status)[1])\n"
+    )
+    with scripted(pacs) as peer:
+        words = [sys.executable, "-c", code, str(peer.port), str(tmp_path), make.uid(1)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+    length, kilobytes = map(int, done.stdout.split())
+    assert length == len(pacs.bytes[uid])
+    assert kilobytes < 100 << 10
 
 
 # -- C-MOVE -------------------------------------------------------------------------------------------------
