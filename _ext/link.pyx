@@ -8,6 +8,7 @@ before it sends the tail of its message, would otherwise lose 40 ms to our delay
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, ENOMEM, errno
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
@@ -87,6 +88,9 @@ cdef enum:  # how a send failed
     FILE_SHORT = -3
 
 cdef enum:
+    SIGNALLED = -1  # instead of an event: a signal came
+
+cdef enum:
     MOST_SEND = 1 << 20  # bytes of a P-DATA-TF PDU we send when the peer said "unlimited"
     DIRECT = 4096  # a fragment with less to come goes through the staging area
     FILE_PIECE = 1 << 20
@@ -138,13 +142,19 @@ cdef class Link(Engine):
         `timeout` seconds without a byte from the peer, or the moment `deadline` of `time.monotonic()`,
         give TIMEOUT; `wake` from another thread gives WAKE. A timeout of 0 only looks. The state of a
         message in hand is kept: call again to go on. CLOSED comes for an end or an error of the connection.
+
+        In the main thread a signal's handler runs at once, and what it raises (KeyboardInterrupt) is raised.
         """
         cdef:
             double idle = -1 if timeout is None else timeout
             double until = -1 if deadline is None else deadline
             int kind
-        with nogil:
-            kind = self._run(idle, until)
+        while True:
+            with nogil:
+                kind = self._run(idle, until)
+            if kind != SIGNALLED:
+                break
+            PyErr_CheckSignals()
         cdef Event event = self._event(kind)
         if kind == EV_CLOSED and self.interrupted:
             event.text = "in the middle of a message"
@@ -197,6 +207,8 @@ cdef class Link(Engine):
             got = self._poll(POLLIN, until)
             if got == 0:
                 return EV_TIMEOUT
+            if got < 0:
+                return SIGNALLED
             if got == 1:
                 self.drained = False
 
@@ -267,9 +279,7 @@ cdef class Link(Engine):
             if got == 0:
                 return 0
             if got < 0:
-                if errno == EINTR:
-                    continue
-                return 1  # the read that follows meets the error
+                return -1 if errno == EINTR else 1  # the read that follows meets the error
             if fds[1].revents:
                 if not self.wake_flag:
                     read(self.waiter.wake_fd, &count, 8)  # the budget's doing

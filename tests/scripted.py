@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from pacs_core._ext import associate, pdu
 from pacs_core._ext.associate import Request, Supported
-from pacs_core._ext.command import encode_echo_rsp, encode_store_rsp
+from pacs_core._ext.command import encode, encode_echo_rsp, encode_store_rsp
 from pacs_core._ext.pdu import Engine, Event, fragment
 
 C_STORE_RQ = 0x0001
@@ -50,10 +50,14 @@ class Caller:
         self.request = associate.decode_request(event.raw or b"")
         return self.request
 
-    def accept(self, *, maximum_length: int = 16384) -> None:
-        """Read the request and accept every context of it."""
+    def accept(self, *, maximum_length: int = 16384, refusing: Collection[str] = ()) -> None:
+        """Read the request and accept every context of it, but for those of some SOP classes."""
         request = self.await_request()
-        every = Supported([(abstract, syntaxes, None, None) for _, abstract, syntaxes in request.contexts])
+        accepted: dict[str, list[str]] = {}
+        for _, abstract, syntaxes in request.contexts:
+            if abstract not in refusing:
+                accepted.setdefault(abstract, []).extend(syntaxes)
+        every = Supported([(abstract, syntaxes, True, True) for abstract, syntaxes in accepted.items()])
         self.engine.phase = pdu.TRANSFER
         self.engine.accept_contexts([ident for ident, _, _ in request.contexts])
         self.send(
@@ -97,6 +101,27 @@ class Caller:
                 comment or None,
             )
         self.send(b"".join(fragment(event.context_id, encoded, True, self.longest_send)))
+
+    def respond(self, event: Event, status: int, identifier: bytes | None = None, **elements: object) -> None:
+        """Answer a request of any kind; `elements` of the response by their number, such as e1020=3."""
+        command = event.command
+        assert command is not None
+        response: dict[int, object] = {
+            0x0002: command.affected_sop_class_uid,
+            0x0100: command.command_field | 0x8000,
+            0x0120: command.message_id,
+            0x0800: 0x0101 if identifier is None else 1,
+            0x0900: status,
+        }
+        response |= {int(name[1:], 16): value for name, value in elements.items()}
+        self.message_out(event.context_id, encode(response), identifier)  # type: ignore[arg-type]
+
+    def message_out(self, context_id: int, command: bytes, data: bytes | None = None) -> None:
+        """Send a message of any kind."""
+        pieces = fragment(context_id, command, True, self.longest_send)
+        if data is not None:
+            pieces += fragment(context_id, data, False, self.longest_send)
+        self.send(b"".join(pieces))
 
     def serve(self, status: int | Callable[[str], int] = 0) -> None:
         """Accept, and answer whatever comes with `status`, or what that makes of the instance's UID."""

@@ -61,6 +61,8 @@ class Link(Engine):
         `timeout` seconds without a byte from the peer, or the moment `deadline` of `time.monotonic()`,
         give TIMEOUT; `wake` from another thread gives WAKE. A timeout of 0 only looks. The state of a
         message in hand is kept: call again to go on. CLOSED comes for an end or an error of the connection.
+
+        In the main thread a signal's handler runs at once, and what it raises (KeyboardInterrupt) is raised.
         """
 
     def send_raw(self, data: Buffer) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,7 +14,6 @@ from pacs_core.archive.archive import Archive
 from pacs_core.archive.ingest import Kept
 from pacs_core.dicom import media
 from pacs_core.dicom.attributes import Level
-from pacs_core.dicom.uids import is_valid_uid
 from pacs_core.errors import CorruptError, NotFoundError, PacsError, from_os_error
 from pacs_core.store import Opened
 
@@ -83,7 +80,7 @@ def export_files(
 
     A file that is there already stays: an export that was broken off goes on where it was.
     """
-    made = _Folders(out)
+    made = media.Folders(out)
     yield from _in_parallel(
         lambda one: _export_one(archive, made, one), _chosen(archive, study_instance_uid), threads
     )
@@ -95,11 +92,11 @@ def _chosen(archive: Archive, study_instance_uid: str | None) -> Iterator[Mappin
     return archive.find(Level.IMAGE, keys, wanted=WANTED)
 
 
-def _export_one(archive: Archive, folders: _Folders, one: Mapping[int, str]) -> Exported:
+def _export_one(archive: Archive, folders: media.Folders, one: Mapping[int, str]) -> Exported:
     uid = one.get(SOP_UID, "")
     try:
         folder = folders.make(one.get(PATIENT_ID, ""), one.get(STUDY_UID, ""), one.get(SERIES_UID, ""))
-        target = folder / f"{safe_name(uid)}.dcm"
+        target = folder / f"{media.safe_name(uid)}.dcm"
         with archive.open_instance(uid) as opened:
             if _is_there(opened, target):
                 return Exported(uid, target, present=True)
@@ -140,39 +137,6 @@ def _copy(opened: Opened, target: int) -> None:
         raise NotFoundError("removed meanwhile")
     if left:
         raise CorruptError(f"the bytes end inside {opened.locator}")
-
-
-class _Folders:
-    """Folders made once each, from names that can't leave `root`."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._made: set[Path] = set()
-
-    def make(self, *names: str) -> Path:
-        path = self._root.joinpath(*(safe_name(name) for name in names))
-        if path not in self._made:
-            path.mkdir(parents=True, exist_ok=True)
-            self._made.add(path)
-        return path
-
-
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
-
-
-def safe_name(name: str) -> str:
-    """A file name for an identifier from outside: itself where harmless, else readable and unique.
-
-    >>> safe_name("1.2.840.1"), safe_name("")
-    ('1.2.840.1', '_empty')
-    """
-    if not name:
-        return "_empty"
-    if (is_valid_uid(name) or _PLAIN.match(name)) and ".." not in name and not name.endswith("."):
-        return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    plain = re.sub(r"[^A-Za-z0-9]+", "_", name)[:40].strip("_")
-    return f"_{plain}_{digest}"
 
 
 def _in_parallel(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:

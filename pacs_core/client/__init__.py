@@ -5,10 +5,11 @@ from pacs_core.client.association import (
     VERIFICATION,
     Answer,
     Association,
-    Remote,
-    Timeouts,
 )
 from pacs_core.client.client import Client
+from pacs_core.client.moving import Moved
+from pacs_core.client.receiving import Received
+from pacs_core.client.remote import Remote, Timeouts
 from pacs_core.client.sending import Sent
 from pacs_core.client.sources import Part, part_of_bytes, part_of_file
 
@@ -17,7 +18,9 @@ __all__ = [
     "Answer",
     "Association",
     "Client",
+    "Moved",
     "Part",
+    "Received",
     "Remote",
     "Sent",
     "Timeouts",

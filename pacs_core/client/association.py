@@ -1,21 +1,26 @@
-"""An association that we request (PS3.8 section 7): made, used for C-ECHO and C-STORE, released, aborted."""
+"""An association that we request (PS3.8 section 7): made, used, released, aborted.
+
+C-ECHO and C-STORE are its own; Query/Retrieve (`exchange`) is made of `send` and `receive`.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import ssl
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Self
 
 from pacs_core._ext import associate, pdu
-from pacs_core._ext.associate import MalformedError, UserIdentity
+from pacs_core._ext.associate import MalformedError
 from pacs_core._ext.command import Command, encode_echo_rq, encode_store_rq
 from pacs_core._ext.pdu import Event
+from pacs_core.client.refusals import CONTEXT_RESULTS, abort_words, rejection_words
+from pacs_core.client.remote import Remote
 from pacs_core.client.sources import Part, part_of_bytes, part_of_file
 from pacs_core.client.transport import InterruptedTransportError, Transport, connect
 from pacs_core.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -31,91 +36,7 @@ MOST_CONTEXTS = 128
 _C_STORE_RSP = 0x8001
 _C_ECHO_RSP = 0x8030
 
-# PS3.8 9.3.4, tables 9-21
-_RESULTS = {1: "rejected-permanent", 2: "rejected-transient"}
-_SOURCES = {
-    1: "service-user",
-    2: "service-provider (ACSE related function)",
-    3: "service-provider (presentation related function)",
-}
-_REASONS = {
-    (1, 1): "no-reason-given",
-    (1, 2): "application-context-name-not-supported",
-    (1, 3): "calling-AE-title-not-recognized",
-    (1, 7): "called-AE-title-not-recognized",
-    (2, 1): "no-reason-given",
-    (2, 2): "protocol-version-not-supported",
-    (3, 1): "temporary-congestion",
-    (3, 2): "local-limit-exceeded",
-}
-# PS3.8 9.3.8, table 9-26
-_ABORT_REASONS = {
-    0: "reason-not-specified",
-    1: "unrecognized-PDU",
-    2: "unexpected-PDU",
-    4: "unrecognized-PDU parameter",
-    5: "unexpected-PDU parameter",
-    6: "invalid-PDU-parameter value",
-}
-# PS3.8 9.3.3.2, table 9-18
-_CONTEXT_RESULTS = {
-    1: "user-rejection",
-    2: "no-reason (provider rejection)",
-    3: "abstract-syntax-not-supported",
-    4: "transfer-syntaxes-not-supported",
-}
 _CONTROL = re.compile(r"[^\x20-\x7e]")
-
-
-class Timeouts(NamedTuple):
-    """In seconds.
-
-    `connect`: the connection, and the TLS handshake. `acse`: the answer to a request or a release. `dimse`:
-    the answer to a message. `write`: for how long the peer may take nothing of what we send. `artim`: the
-    peer's close after our abort (PS3.8 9.1.5).
-    """
-
-    connect: float = 10.0
-    acse: float = 30.0
-    dimse: float = 60.0
-    write: float = 60.0
-    artim: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """Whom we call, as whom, and how.
-
-    Attributes
-    ----------
-    host, port : str, int
-        A name or an address, IPv4 or IPv6.
-    aec, aet : str
-        The AE title we call, and ours.
-    tls : ssl.SSLContext | None
-        Speak TLS, with this context.
-    tls_name : str | None
-        The name that the peer's certificate must be for; None: `host`.
-    user_identity : UserIdentity | None
-        To be sent with the request (PS3.7 D.3.3.7).
-    maximum_pdu : int
-        The longest P-DATA-TF we take, in bytes (PS3.8 D.1).
-    timeouts : Timeouts
-    """
-
-    host: str
-    port: int
-    aec: str = "ANY-SCP"
-    aet: str = "PACSCORE"
-    tls: ssl.SSLContext | None = None
-    tls_name: str | None = None
-    user_identity: UserIdentity | None = field(default=None, repr=False)
-    maximum_pdu: int = 131072
-    timeouts: Timeouts = field(default_factory=Timeouts)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host and self.host[:1] != "[" else self.host
-        return f"{self.aec} at {host}:{self.port} (called by {self.aet})"
 
 
 class Answer(NamedTuple):
@@ -136,11 +57,15 @@ class Association:
     contexts
         Pairs of abstract syntax and its transfer syntaxes, 128 at most; each becomes one presentation
         context, of which the peer accepts one transfer syntax.
+    receives
+        The SOP classes of which the peer is to send us instances: for them we are the SCP (PS3.7 D.3.3.4).
 
     Attributes
     ----------
     accepted : dict[tuple[str, str], int]
         (abstract syntax, transfer syntax) → the ID of the context.
+    contexts : dict[int, tuple[str, str]]
+        The same the other way round.
     refused : dict[tuple[str, str], str]
         What was proposed and not accepted, and why, in the words of PS3.8 9.3.3.2.
 
@@ -152,11 +77,18 @@ class Association:
         An AE title, a UID or the number of contexts is impossible.
     """
 
-    def __init__(self, remote: Remote, contexts: Sequence[tuple[str, Sequence[str]]]) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        contexts: Sequence[tuple[str, Sequence[str]]],
+        *,
+        receives: Iterable[str] = (),
+    ) -> None:
         if not 0 < len(contexts) <= MOST_CONTEXTS:
             raise ValueError(f"1 to {MOST_CONTEXTS} presentation contexts, not {len(contexts)}")
         self.remote = remote
         self.accepted: dict[tuple[str, str], int] = {}
+        self.contexts: dict[int, tuple[str, str]] = {}
         self.refused: dict[tuple[str, str], str] = {}
         self._message_id = 0
         self._open = False
@@ -168,6 +100,7 @@ class Association:
             maximum_length=remote.maximum_pdu,
             implementation_class_uid=IMPLEMENTATION_CLASS_UID,
             implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+            roles=dict.fromkeys(receives, (False, True)),
             user_identity=remote.user_identity,
         )
         self._transport = self._connect()
@@ -229,12 +162,13 @@ class Association:
             result, syntax = accept.results.get(ident, (2, ""))
             if result == 0 and syntax in syntaxes:
                 self.accepted.setdefault((abstract, syntax), ident)
+                self.contexts[ident] = (abstract, syntax)
                 continue
-            why = "a transfer syntax that was not proposed" if result == 0 else _CONTEXT_RESULTS.get(result)
+            why = "a transfer syntax that was not proposed" if result == 0 else CONTEXT_RESULTS.get(result)
             for one in syntaxes:
                 self.refused[abstract, one] = why or f"result {result}"
         try:
-            self._transport.begin(sorted(self.accepted.values()), accept.maximum_length)
+            self._transport.begin(sorted(self.contexts), accept.maximum_length)
         except ValueError as exc:
             self._abort(source=2, reason=6)
             raise AssociationError(f"no association with {remote}: {exc}") from exc
@@ -266,18 +200,9 @@ class Association:
         AssociationError
             Verification is not accepted, or the association is lost.
         """
-        ident = next((i for (abstract, _), i in self.accepted.items() if abstract == VERIFICATION), None)
-        if ident is None:
-            why = next(
-                (w for (abstract, _), w in self.refused.items() if abstract == VERIFICATION), "not proposed"
-            )
-            raise AssociationError(f"{self.remote} does not accept Verification: {why}")
-        message_id = self._next_id()
-        self._must_be_open()
-        try:
-            self._transport.send_message(ident, encode_echo_rq(message_id))
-        except OSError as exc:
-            self._lost(exc)
+        ident, _ = self.context_of(VERIFICATION, "Verification")
+        message_id = self.next_id()
+        self.send(ident, encode_echo_rq(message_id))
         return self._answer(message_id, _C_ECHO_RSP)
 
     def store_file(self, path: str | Path, *, priority: int = 0) -> Answer:
@@ -308,20 +233,16 @@ class Association:
             The file can't be read; when that happens half-way, the association is aborted.
         """
         ident = self.context_for(part)
-        message_id = self._next_id()
+        message_id = self.next_id()
         title, number = originator or (None, None)
         command = encode_store_rq(
             message_id, part.sop_class_uid, part.sop_instance_uid, priority, title, number
         )
-        self._must_be_open()
         data = part.padded() or part.data
-        try:
-            if data is not None:
-                self._transport.send_message(ident, command, data)
-            else:
-                self._send_file(ident, command, part)
-        except OSError as exc:
-            self._lost(exc)
+        if data is not None:
+            self.send(ident, command, data)
+        else:
+            self._send_file(ident, command, part)
         return self._answer(message_id, _C_STORE_RSP)
 
     def context_for(self, part: Part) -> int:
@@ -338,6 +259,7 @@ class Association:
             self._send_from(part.fd, ident, command, part)
             return
         assert part.path is not None
+        self._must_be_open()
         try:
             fd = os.open(part.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as exc:
@@ -355,9 +277,70 @@ class Association:
             raise from_os_error(OSError(None, str(exc)), f"reading {part.path or part.what}") from exc
         except OSError as exc:
             if not _of_the_file(fd, part):
-                raise
+                self._lost(exc)
             self.abort()
             raise from_os_error(exc, f"reading {part.path or part.what}") from exc
+
+    # -- messages of other services -------------------------------------------------------------------------
+
+    def context_of(self, sop_class_uid: str, name: str) -> tuple[int, str]:
+        """The presentation context of a SOP class, and its transfer syntax.
+
+        Raises
+        ------
+        AssociationError
+            None was accepted, in words that call the class `name`.
+        """
+        for ident, (abstract, syntax) in self.contexts.items():
+            if abstract == sop_class_uid:
+                return ident, syntax
+        why = next(
+            (w for (abstract, _), w in self.refused.items() if abstract == sop_class_uid), "not proposed"
+        )
+        raise AssociationError(f"{self.remote} does not accept {name}: {why}")
+
+    def next_id(self) -> int:
+        """A message ID that was not used lately."""
+        self._message_id = self._message_id % 0xFFFF + 1
+        return self._message_id
+
+    def send(self, context_id: int, command: Buffer, data: Buffer | None = None) -> None:
+        """Send one message. AssociationError when the association is lost."""
+        self._must_be_open()
+        try:
+            self._transport.send_message(context_id, command, data)
+        except OSError as exc:
+            self._lost(exc)
+
+    def receive(self, timeout: float | None = None) -> Event:
+        """The next MESSAGE or CHUNK, with its command.
+
+        Parameters
+        ----------
+        timeout
+            Seconds without a byte from the peer; None: those of the remote.
+
+        Raises
+        ------
+        AssociationError
+            The association is over: nothing came in time, it was interrupted, or the peer ended or broke it.
+        """
+        self._must_be_open()
+        try:
+            event = self._transport.receive(self.remote.timeouts.dimse if timeout is None else timeout)
+        except (TimeoutError, InterruptedTransportError) as exc:
+            self._abort()
+            raise AssociationError(f"association with {self.remote} aborted: {_reason_of(exc)}") from exc
+        except OSError as exc:
+            self._lost(exc)
+        if event.kind not in (pdu.MESSAGE, pdu.CHUNK) or event.command is None:
+            self._over(event)
+        return event
+
+    def misbehaved(self, why: str) -> NoReturn:
+        """Abort, for what the peer did; raises AssociationError."""
+        self._abort()
+        raise AssociationError(f"association with {self.remote} aborted: {why}")
 
     # -- the end --------------------------------------------------------------------------------------------
 
@@ -372,8 +355,9 @@ class Association:
         try:
             self._transport.end(pdu.RELEASING)
             self._transport.send_raw(associate.RELEASE_RQ)
+            deadline = time.monotonic() + self.remote.timeouts.acse
             while True:
-                event = self._transport.receive(self.remote.timeouts.acse)
+                event = self._transport.receive(None, deadline)
                 if event.kind == pdu.RELEASE_RQ:  # a collision (PS3.8 9.2, Sta9): ours is the first word
                     self._transport.send_raw(associate.RELEASE_RP)
                 elif event.kind in (pdu.RELEASE_RP, pdu.ABORT):
@@ -405,7 +389,7 @@ class Association:
             self._transport.send_raw(associate.encode_abort(source, reason))
             self._transport.end(pdu.CLOSING)
             if wait:  # Sta13: who closes with bytes unread resets the connection, and the abort is lost
-                self._transport.receive(self.remote.timeouts.artim)
+                self._transport.receive(None, time.monotonic() + self.remote.timeouts.artim)
         except OSError:
             pass
         finally:
@@ -417,33 +401,18 @@ class Association:
         if not self._open:
             raise AssociationError(f"the association with {self.remote} is over")
 
-    def _next_id(self) -> int:
-        self._message_id = self._message_id % 0xFFFF + 1
-        return self._message_id
-
     def _answer(self, message_id: int, expected: int) -> Answer:
-        try:
-            event = self._transport.receive(self.remote.timeouts.dimse)
-        except (TimeoutError, InterruptedTransportError) as exc:
-            self._abort()
-            raise AssociationError(f"association with {self.remote} aborted: {_reason_of(exc)}") from exc
-        except OSError as exc:
-            self._lost(exc)
-        command = event.command
-        if event.kind != pdu.MESSAGE or command is None:
-            self._over(event)
+        command = self.receive().command
+        assert command is not None
         if command.command_field != expected or command.message_id_being_responded_to != message_id:
-            self._abort()
-            raise AssociationError(
-                f"association with {self.remote} aborted: a message of type {command.command_field:04X}H "
-                f"instead of the answer to message {message_id}"
-            )
-        return self._answer_of(command)
+            what = f"a message of type {command.command_field:04X}H"
+            self.misbehaved(f"{what} instead of the answer to message {message_id}")
+        return self.answer_of(command)
 
-    def _answer_of(self, command: Command) -> Answer:
+    def answer_of(self, command: Command) -> Answer:
+        """What a response says; the association is aborted if it has no status."""
         if command.status is None:
-            self._abort()
-            raise AssociationError(f"association with {self.remote} aborted: an answer without a status")
+            self.misbehaved("an answer without a status")
         return Answer(command.status, _printable(command.error_comment), command.offending_elements)
 
     def _over(self, event: Event) -> NoReturn:
@@ -477,22 +446,6 @@ class Association:
                 text = f"{self.remote} aborted the association: {words}"
         self._transport.close()
         raise AssociationError(text) from exc
-
-
-def rejection_words(result: int, source: int, reason: int) -> str:
-    """An A-ASSOCIATE-RJ in the words of PS3.8 9.3.4, and its numbers."""
-    return (
-        f"{_RESULTS.get(result, 'unknown result')}, {_REASONS.get((source, reason), 'unknown reason')}, "
-        f"by the {_SOURCES.get(source, 'unknown source')} [{result}/{source}/{reason}]"
-    )
-
-
-def abort_words(source: int, reason: int) -> str:
-    """An A-ABORT in the words of PS3.8 9.3.8; only a provider has a reason."""
-    if source == 0:
-        return "by the service-user"
-    words = _ABORT_REASONS.get(reason, f"reason {reason}")
-    return f"by the service-provider, {words}" if source == 2 else f"source {source}, {words}"
 
 
 def _reason_of(exc: OSError) -> str:

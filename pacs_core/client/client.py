@@ -5,34 +5,31 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pacs_core._ext.associate import UserIdentity
+from pacs_core.client import moving, retrieving
 from pacs_core.client.association import (
-    MOST_CONTEXTS,
     VERIFICATION,
     Association,
-    Remote,
-    Timeouts,
 )
-from pacs_core.client.sending import Delivery, Parts, Sent, status_words
-from pacs_core.client.sources import Part, part_of_bytes, part_of_file
-from pacs_core.dicom.media import MEDIA_STORAGE_DIRECTORY, Named, files_of, looks_like_dicom
+from pacs_core.client.exchange import SYNTAXES, Service, matches
+from pacs_core.client.moving import Moved
+from pacs_core.client.receiving import Received
+from pacs_core.client.remote import Remote, Timeouts
+from pacs_core.client.sending import Sent, deliver
+from pacs_core.client.statuses import refusal
+from pacs_core.dicom.attributes import Level
+from pacs_core.dicom.dataset import Dataset
+from pacs_core.dicom.identifier import Asked, asked_of
 from pacs_core.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
-from pacs_core.errors import AssociationError, PacsError, RefusedError, UnparsableError, from_os_error
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
     from pacs_core.client.sources import Sendable
 
     Progress = Callable[[Sent, int], object]
-
-_WINDOW = 10_000  # objects that are looked at, and then sent, at a time
-_WINDOW_BYTES = 256 << 20  # of those that are in memory
 
 
 class Client:
@@ -97,9 +94,125 @@ class Client:
             answer = association.echo()
             seconds = time.perf_counter() - begun
         if answer.status:
-            words = status_words(answer.status)
-            raise RefusedError(f"{self.remote} answered {answer.status:04X}H, {words}")
+            raise refusal(self.remote, answer.status, answer.comment)
         return seconds
+
+    def find(
+        self,
+        level: Level | str | None = None,
+        keys: Mapping[Any, object] | None = None,
+        /,
+        *,
+        root: Level | str | None = None,
+        **keywords: object,
+    ) -> Generator[Dataset, None, None]:
+        """C-FIND: a data set for each match, the first before the last is found. Closed early, it cancels.
+
+        >>> for study in client.find(PatientName="Doe*", StudyDate=None):    # doctest: +SKIP
+        ...     print(study.StudyInstanceUID, study.StudyDate)
+
+        Parameters
+        ----------
+        level
+            PATIENT, STUDY, SERIES or IMAGE. Without it: the lowest level of the keys.
+        keys, keywords
+            What matches have, and, empty, what is to be returned besides: see `dicom.identifier`.
+        root
+            The information model: PATIENT or STUDY. Without it: STUDY, unless patients are looked for.
+
+        Raises
+        ------
+        IdentifierError, InvalidValueError, KeyError
+            What is asked can't be, or its level can't be told: at once.
+        AssociationError
+            No association, or it does not take the model, or is lost.
+        RefusedError
+            The peer refused or failed; after the matches that it found until then.
+        """
+        return self._find(asked_of({**(keys or {}), **keywords}, level, root))
+
+    def _find(self, asked: Asked) -> Generator[Dataset, None, None]:
+        association = self.associate([(Service.FIND.sop_class(asked), SYNTAXES)])
+        try:
+            yield from matches(association, asked)
+        finally:
+            association.release()
+
+    def get(
+        self,
+        out: str | os.PathLike[str],
+        level: Level | str | None = None,
+        keys: Mapping[Any, object] | None = None,
+        /,
+        *,
+        root: Level | str | None = None,
+        associations: int = 1,
+        retries: int = 8,
+        progress: retrieving.Progress | None = None,
+        **keywords: object,
+    ) -> list[Received]:
+        """C-GET what matches, to files in folders below `out`: patient, study, series. An outcome for each.
+
+        The peer is asked what there is (C-FIND); what is in `out` already is not fetched again. A file holds
+        the data set as it came, and is there whole or not at all, whatever happens.
+
+        Parameters
+        ----------
+        level, keys, root, keywords
+            What to fetch, as of `find`.
+        associations
+            At a time; a series comes over one.
+        retries
+            How often in a row an association may be lost, or refused for the moment, before the rest is
+            given up.
+        progress
+            Called with each outcome as it comes, and how many there will be.
+
+        Raises
+        ------
+        IdentifierError, InvalidValueError, KeyError, AssociationError, RefusedError
+            As `find`, while the peer is asked what there is. What fails afterwards is an outcome.
+        """
+        asked = asked_of({**(keys or {}), **keywords}, level, root)
+        fetched = retrieving.fetch(
+            self.remote, Path(out), asked, associations=associations, retries=retries, progress=progress
+        )
+        return list(fetched)
+
+    def move(
+        self,
+        destination: str,
+        level: Level | str | None = None,
+        keys: Mapping[Any, object] | None = None,
+        /,
+        *,
+        root: Level | str | None = None,
+        associations: int = 1,
+        retries: int = 8,
+        progress: moving.Progress | None = None,
+        **keywords: object,
+    ) -> list[Moved]:
+        """C-MOVE what matches to the AE title `destination`, which the peer has to know.
+
+        One request, and one outcome, for all that unique keys name; with other keys, one for each match.
+
+        Parameters
+        ----------
+        level, keys, root, keywords
+            What to move, as of `find`.
+        associations, retries
+            As of `get`.
+        progress
+            Called with each response, pending ones too, and how many requests there are.
+
+        Raises
+        ------
+        IdentifierError, InvalidValueError, KeyError, AssociationError, RefusedError
+            As `find`, while the peer is asked what there is. What fails afterwards is an outcome.
+        """
+        asked = asked_of({**(keys or {}), **keywords}, level, root)
+        options = {"associations": associations, "retries": retries}
+        return list(moving.carry(self.remote, destination, asked, **options, progress=progress))
 
     def store(
         self,
@@ -145,107 +258,11 @@ class Client:
 
         `what` may be endless: some thousands, or 256 MiB of bytes, are taken at a time.
         """
-        sources = _sources(what)
-        known = 0
-        reached = False
-        dead: AssociationError | None = None
-
-        def told(sent: Sent) -> Sent:
-            if progress is not None:
-                progress(sent, known)
-            return sent
-
-        while window := _window(sources):
-            first, known = known, known + len(window)
-            parts: list[tuple[int, Part]] = []
-            for number, source in enumerate(window, first):
-                part = _look_at(number, source)
-                if isinstance(part, Sent):
-                    yield told(part)
-                else:
-                    parts.append((number, part))
-            del window
-            for group in _groups(parts):
-                if dead is not None:
-                    for number, part in group:
-                        yield told(Sent(number, part.path, part.sop_instance_uid, error=dead))
-                    continue
-                delivery = Delivery(
-                    self.remote,
-                    Parts(self.remote, group, priority),
-                    group,
-                    associations=associations,
-                    retries=retries,
-                    reached=reached,
-                )
-                for sent in delivery:
-                    yield told(sent)
-                reached = delivery.reached
-                if delivery.error is not None and delivery.error.rejection is None:
-                    dead = delivery.error
-
-
-def _sources(what: Sendable | Iterable[Sendable]) -> Iterator[Named | Buffer]:
-    """Each file or piece of memory that is meant."""
-    if isinstance(what, str | os.PathLike):
-        yield from files_of([what])
-    elif _is_buffer(what):
-        yield what  # type: ignore[misc]
-    else:
-        for one in what:  # type: ignore[union-attr]
-            if isinstance(one, str | os.PathLike):
-                yield from files_of([one])
-            else:
-                yield one
-
-
-def _is_buffer(what: object) -> bool:
-    try:
-        memoryview(what)  # type: ignore[arg-type]
-    except TypeError:
-        return False
-    return True
-
-
-def _window(sources: Iterator[Named | Buffer]) -> list[Named | Buffer]:
-    """The next sources: as many as are looked at, or held in memory, at a time."""
-    window: list[Named | Buffer] = []
-    held = 0
-    for source in islice(sources, _WINDOW):
-        window.append(source)
-        if not isinstance(source, Named):
-            held += memoryview(source).nbytes
-            if held >= _WINDOW_BYTES:
-                break
-    return window
-
-
-def _look_at(number: int, source: Named | Buffer) -> Part | Sent:
-    """What is to be sent, or why it can't be."""
-    if not isinstance(source, Named):
-        try:
-            return part_of_bytes(source)
-        except PacsError as exc:
-            return Sent(number, None, error=exc)
-    path: Path = source.path
-    try:
-        if source.found and not looks_like_dicom(path):
-            return Sent(number, path, error=UnparsableError(f"{path}: not a DICOM file"), skipped=True)
-        part = part_of_file(path)
-    except PacsError as exc:
-        return Sent(number, path, error=exc)
-    except OSError as exc:
-        return Sent(number, path, error=from_os_error(exc, f"reading {path}"))
-    if source.found and part.sop_class_uid == MEDIA_STORAGE_DIRECTORY:
-        return Sent(number, path, error=UnparsableError(f"{path}: a DICOMDIR"), skipped=True)
-    return part
-
-
-def _groups(parts: list[tuple[int, Part]]) -> Iterator[list[tuple[int, Part]]]:
-    """`parts` by their presentation contexts, as many together as one association can have."""
-    places: dict[tuple[str, str], int] = {}
-    groups: dict[int, list[tuple[int, Part]]] = {}
-    for number, part in parts:
-        place = places.setdefault((part.sop_class_uid, part.transfer_syntax_uid), len(places))
-        groups.setdefault(place // MOST_CONTEXTS, []).append((number, part))
-    yield from groups.values()
+        yield from deliver(
+            self.remote,
+            what,
+            associations=associations,
+            retries=retries,
+            priority=priority,
+            progress=progress,
+        )

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 
 from pacs_core.archive import Archive, Held
 from pacs_core.archive.convert import targets
-from pacs_core.client.association import MOST_CONTEXTS, Association, Remote
-from pacs_core.client.sending import Delivery, Sent, outcome_of
+from pacs_core.client.association import MOST_CONTEXTS, Association
+from pacs_core.client.crew import Contact, Crew
+from pacs_core.client.remote import Remote
+from pacs_core.client.sending import Sent, outcome_of
 from pacs_core.client.sources import Part
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, is_valid_uid
 from pacs_core.errors import InvalidValueError, PacsError
@@ -47,25 +49,22 @@ def forward(
     stop
         Once it is set nothing more is begun; outcomes of what is on its way still come, for a moment.
     """
-    error: PacsError | None = None
+    contact = Contact(remote)
     for contexts, group in _groups(instances):
-        shipment = Holdings(archive, remote, contexts, originator, priority)
-        items = list(enumerate(group))
-        if error is not None or not contexts:
-            yield from shipment.all_failed(items, error or InvalidValueError("a SOP class that is no UID"))
-            continue
-        delivery = Delivery(
-            remote, shipment, items, associations=associations, retries=_RETRIES, reached=False
+        holdings = Holdings(
+            archive, contact, contexts, group, originator, associations=associations, priority=priority
         )
+        if not contexts:
+            yield from holdings.all_failed(InvalidValueError("a SOP class that is no UID"))
+            continue
         stopped = False
-        for sent in delivery.watched(_TICK):
+        for sent in holdings.watched(_TICK):
             yield sent
             if stop.is_set() and not stopped:
                 stopped = True
-                delivery.stop()
+                holdings.stop()
         if stop.is_set():
             return
-        error = delivery.error  # nobody is there: once is enough to find that out
 
 
 def _groups(instances: Sequence[Held]) -> Iterator[tuple[Contexts, list[Held]]]:
@@ -104,29 +103,41 @@ def _contexts(sop_class: str, stored: dict[str, None]) -> Contexts:
     return [*contexts, (sop_class, fallback)] if fallback else contexts
 
 
-class Holdings:
-    """Instances of an archive as a shipment."""
+class Holdings(Crew[tuple[int, Held], Sent]):
+    """Instances of an archive on their way to a peer, over associations that have the same contexts."""
 
     def __init__(
         self,
         archive: Archive,
-        remote: Remote,
+        contact: Contact,
         contexts: Contexts,
+        instances: Sequence[Held],
         originator: tuple[str, int],
+        *,
+        associations: int,
         priority: int,
     ) -> None:
-        self.contexts = contexts
+        self._tasks = list(enumerate(instances))
+        super().__init__(contact, self._tasks, associations=associations, retries=_RETRIES)
+        self._contexts = contexts
         self._archive = archive
-        self._remote = remote
         self._originator = originator
         self._priority = priority
 
-    def send(self, association: Association, number: int, item: Held) -> Sent:
-        """See `Shipment`."""
-        with self._archive.outgoing(item, _Accepted(association, item.sop_class_uid)) as outgoing:
+    def all_failed(self, error: PacsError) -> Iterator[Sent]:
+        """The outcomes of instances that nobody was asked to take."""
+        for task in self._tasks:
+            yield from self._failed(task, error)
+
+    def _associate(self) -> Association:
+        return Association(self.contact.remote, self._contexts)
+
+    def _do(self, association: Association, task: tuple[int, Held]) -> Iterator[Sent]:
+        number, held = task
+        with self._archive.outgoing(held, _Accepted(association, held.sop_class_uid)) as outgoing:
             part = Part(
-                item.sop_class_uid,
-                item.sop_instance_uid,
+                held.sop_class_uid,
+                held.sop_instance_uid,
                 outgoing.transfer_syntax_uid,
                 None,
                 outgoing.offset,
@@ -139,15 +150,11 @@ class Holdings:
             except ValueError as exc:  # a UID that no command set can have
                 raise InvalidValueError(str(exc)) from exc
             outgoing.check_current()
-        return outcome_of(number, part, answer, self._remote)
+        yield outcome_of(number, part, answer, self.contact.remote)
 
-    def failed(self, number: int, item: Held, error: PacsError) -> Sent:
-        """See `Shipment`."""
-        return Sent(number, None, item.sop_instance_uid, error=error)
-
-    def all_failed(self, items: Sequence[tuple[int, Held]], error: PacsError) -> Iterator[Sent]:
-        """The outcomes of instances that nobody was asked to take."""
-        return (self.failed(number, held, error) for number, held in items)
+    def _failed(self, task: tuple[int, Held], error: PacsError) -> Iterator[Sent]:
+        number, held = task
+        yield Sent(number, None, held.sop_instance_uid, error=error)
 
 
 class _Accepted:

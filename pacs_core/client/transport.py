@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import struct
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,8 +44,11 @@ class Transport(Protocol):
     def end(self, phase: int) -> None:
         """It is being released (RELEASING) or is over (CLOSING)."""
 
-    def receive(self, timeout: float | None) -> Event:
-        """The next event; at most `timeout` seconds without a byte from the peer."""
+    def receive(self, timeout: float | None, deadline: float | None = None) -> Event:
+        """The next event; at most `timeout` seconds without a byte from the peer.
+
+        `deadline`: a moment of `time.monotonic()` by which it has to be there, whatever bytes come.
+        """
 
     def send_raw(self, data: Buffer) -> None: ...
     def send_message(self, context_id: int, command: Buffer, data: Buffer | None = None) -> None: ...
@@ -109,9 +113,9 @@ class PlainTransport:
         """See `Transport`."""
         self._link.phase = phase
 
-    def receive(self, timeout: float | None) -> Event:
+    def receive(self, timeout: float | None, deadline: float | None = None) -> Event:
         """See `Transport`."""
-        event = self._link.receive(timeout)
+        event = self._link.receive(timeout, deadline)
         if event.kind == pdu.TIMEOUT:
             raise TimeoutError("no answer in time")
         if event.kind == pdu.CLOSED:
@@ -162,7 +166,7 @@ class SecureTransport:
         """See `Transport`."""
         self._engine.phase = phase
 
-    def receive(self, timeout: float | None) -> Event:
+    def receive(self, timeout: float | None, deadline: float | None = None) -> Event:
         """See `Transport`."""
         if self._interrupted:
             self._interrupted = False
@@ -175,8 +179,7 @@ class SecureTransport:
                 # A peer with Nagle's algorithm on sends the tail of its answer once we acknowledged the head:
                 # at once, not after the kernel's 40 ms.
                 self._sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
-            # A moment, not zero: zero would make the socket one that does not block.
-            self._sock.settimeout(None if timeout is None else max(timeout, 0.001))
+            self._sock.settimeout(_patience(timeout, deadline))
             try:
                 got = self._sock.recv_into(self._engine.get_buffer())
             except TimeoutError:
@@ -249,6 +252,16 @@ class SecureTransport:
             self._sock.setblocking(False)
             self._sock.unwrap()
         self._sock.close()
+
+
+def _patience(timeout: float | None, deadline: float | None) -> float | None:
+    """The seconds to wait. A moment, not zero: zero would make the socket one that does not block."""
+    left = [] if timeout is None else [timeout]
+    if deadline is not None:
+        left.append(deadline - time.monotonic())
+        if left[-1] <= 0:
+            raise TimeoutError("no answer in time")
+    return max(min(left), 0.001) if left else None
 
 
 def _closed(text: str | None) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from pacs_core.dicom.part10 import read_meta
+from pacs_core.dicom.uids import is_valid_uid
 from pacs_core.errors import UnparsableError
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
@@ -17,6 +20,7 @@ UNFINISHED = ".pacs-core-part"
 """How names of files end that are being written, or that a crash left unfinished; they begin with a dot."""
 
 _HEAD = 4096
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 
 
 class Named(NamedTuple):
@@ -87,3 +91,51 @@ def is_dicomdir(path: Path) -> bool:
         return read_meta(head).sop_class_uid == MEDIA_STORAGE_DIRECTORY
     except UnparsableError:
         return False
+
+
+def safe_name(name: str) -> str:
+    """A file name for an identifier from outside: itself where harmless, else readable and unique.
+
+    >>> safe_name("1.2.840.1"), safe_name("")
+    ('1.2.840.1', '_empty')
+    """
+    if not name:
+        return "_empty"
+    if (is_valid_uid(name) or _PLAIN.match(name)) and ".." not in name and not name.endswith("."):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", name)[:40].strip("_")
+    return f"_{plain}_{digest}"
+
+
+class Folders:
+    """Folders made once each, and synced, from names that can't leave `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._made: set[Path] = set()
+
+    def path(self, *names: str) -> Path:
+        """The folder of these names, patient, study and series, whether it is there or not."""
+        return self._root.joinpath(*map(safe_name, names))
+
+    def make(self, *names: str) -> Path:
+        """The same, made where it was not there. Raises OSError."""
+        path = self.path(*names)
+        if path not in self._made:
+            _make(path)
+            self._made.add(path)
+        return path
+
+
+def _make(path: Path) -> None:
+    """As `mkdir -p`; what is made will be there after a power cut."""
+    if path.is_dir():
+        return
+    _make(path.parent)
+    path.mkdir(exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -33,6 +33,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import NamedTuple
 
 from pacs_core._ext.match import Matcher
 from pacs_core.dicom import dictionary
@@ -59,6 +60,21 @@ UNIQUE = {
     Level.SERIES: 0x0020_000E,
     Level.IMAGE: 0x0008_0018,
 }
+
+
+class Model(NamedTuple):
+    """An information model of Query/Retrieve: the SOP classes of its services (PS3.4 C.6.1.3, C.6.2.3)."""
+
+    find: str
+    move: str
+    get: str
+
+
+MODELS = {
+    Level.PATIENT: Model(*(f"1.2.840.10008.5.1.4.1.2.1.{service}" for service in (1, 2, 3))),
+    Level.STUDY: Model(*(f"1.2.840.10008.5.1.4.1.2.2.{service}" for service in (1, 2, 3))),
+}
+"""The models that are in use, by their top level."""
 
 
 class Matching(Enum):

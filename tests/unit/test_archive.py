@@ -13,11 +13,12 @@ import pytest
 
 from pacs_core.archive import Archive, Duplicates, Kept
 from pacs_core.archive.backup import backup, restore
-from pacs_core.archive.bulk import export_files, files_below, import_files, safe_name
+from pacs_core.archive.bulk import export_files, files_below, import_files
 from pacs_core.archive.commit import GroupCommit, _Ticket
 from pacs_core.archive.reindex import reindex
 from pacs_core.archive.verify import Fault, verify
 from pacs_core.dicom.attributes import Level
+from pacs_core.dicom.media import safe_name
 from pacs_core.dicom.part10 import split
 from pacs_core.errors import (
     ArchiveError,

@@ -17,7 +17,7 @@ from pynetdicom import AE, evt
 
 from pacs_core import Client
 from pacs_core._ext import associate, pdu
-from pacs_core.client import Sent, Timeouts, part_of_file, sending
+from pacs_core.client import Sent, Timeouts, crew, part_of_file
 from pacs_core.errors import AssociationError, RefusedError, StorageError, UnparsableError
 from tests import make
 from tests.scripted import Caller, Scripted, scripted
@@ -242,7 +242,7 @@ def test_an_object_that_breaks_the_peer_is_given_up_and_the_rest_goes_on(tmp_pat
 
 
 def test_a_peer_that_breaks_over_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(crew, "_FIRST_WAIT", 0.001)
     with scripted(Kept(lambda _caller, _uid: None)) as peer:
         outcomes = client(peer.port).store(files(tmp_path, 20), retries=4)
         assert len(peer.callers) == 5
@@ -329,8 +329,8 @@ def test_a_peer_that_goes_away_and_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_goes_away_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "_FIRST_WAIT", 0.001)
-    monkeypatch.setattr("pacs_core.client.client._WINDOW", 10)
+    monkeypatch.setattr(crew, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr("pacs_core.client.sending._WINDOW", 10)
 
     def until_the_fourth(_caller: Caller, uid: str) -> int | None:
         if uid != make.uid(1, 1, 4):
@@ -383,7 +383,7 @@ def test_breaking_off_releases(tmp_path: Path) -> None:
 
 
 def test_breaking_off_aborts_what_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "_GRACE", 0.2)
+    monkeypatch.setattr(crew, "_GRACE", 0.2)
     last: list[int] = []
 
     def script(caller: Caller) -> None:
@@ -403,7 +403,7 @@ def test_breaking_off_aborts_what_hangs(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_only_a_window_is_looked_at_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pacs_core.client.client._WINDOW_BYTES", 5000)
+    monkeypatch.setattr("pacs_core.client.sending._WINDOW_BYTES", 5000)
     taken = 0
 
     def endless():  # type: ignore[no-untyped-def]

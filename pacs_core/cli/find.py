@@ -1,0 +1,121 @@
+"""`pacs-core find`: ask a peer, or an archive of ours, what it has."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import click
+
+from pacs_core.cli.asking import KEYS_HELP, aec_option, question, root_option
+from pacs_core.cli.calling import Tls, client_for, tls_options
+from pacs_core.cli.opening import open_archive
+from pacs_core.cli.options import Invocation, common
+from pacs_core.cli.tables import cell, csv_lines, table
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from pacs_core.dicom.dataset import Dataset
+    from pacs_core.dicom.identifier import Asked
+    from pacs_core.dicom.query import Query
+
+_FORMATS = ("table", "json", "csv")
+_HIGHEST_PORT = 65535
+
+
+@click.command(
+    epilog=f"""{KEYS_HELP}
+
+\b
+Examples:
+  pacs-core find 127.0.0.1 11112 'PatientName=Doe*' StudyDate=20260101- StudyDescription
+  pacs-core find 127.0.0.1 11112 series StudyInstanceUID=1.2.3 Modality SeriesDescription --format csv
+  pacs-core find pacs.example 104 patient PatientID --aec PACS --limit 10 --json
+  pacs-core find --archive archive ModalitiesInStudy=MR StudyDate=20260101-
+  pacs-core find --archive archive --explain 'PatientName=Doe*'"""
+)
+@click.argument("words", nargs=-1, required=True, metavar="[HOST PORT] [LEVEL] KEY[=VALUE]…")
+@aec_option
+@root_option
+@click.option("--format", "form", type=click.Choice(_FORMATS), help="Default: table.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="No more matches than that.")
+@click.option("--explain", is_flag=True, help="Of an archive of ours: only how it would be searched.")
+@tls_options
+@common(aet="server.aet")
+def command(
+    call: Invocation,
+    words: tuple[str, ...],
+    aec: str,
+    root: str | None,
+    form: str | None,
+    limit: int | None,
+    explain: bool,
+    tls: Tls,
+) -> int:
+    """C-FIND: what the peer at HOST PORT has; or, with --archive and without HOST PORT, what is held there.
+
+    A line for each match, of the keys that were asked for; as JSON, an object a line in the DICOM JSON Model.
+    """
+    local = call.loaded.origins["archive.path"] == "--archive" or explain
+    host, port, words = ("", 0, words) if local else _peer(words)
+    keys, asked = asking = question(words, root)
+    if explain:
+        _explain(call, asked)
+        return 0
+    if local:
+        found = _held(call, asked)
+    else:
+        found = client_for(call, host, port, aec, tls).find(asked.level, keys, root=asked.root)
+    with closing(found):
+        for line in _lines(islice(found, limit), asking.columns, "json" if call.json else form or "table"):
+            click.echo(line)
+    return 0
+
+
+def _peer(words: tuple[str, ...]) -> tuple[str, int, tuple[str, ...]]:
+    if len(words) < 3 or not words[1].isascii() or not words[1].isdigit():
+        raise click.UsageError("expected HOST PORT and KEY[=VALUE], or --archive DIR and KEY[=VALUE]")
+    port = int(words[1])
+    if not 0 < port <= _HIGHEST_PORT:
+        raise click.UsageError(f"no such port: {port}")
+    return words[0], port, words[2:]
+
+
+def _held(call: Invocation, asked: Asked) -> Generator[Dataset, None, None]:
+    """What an archive of ours has."""
+    from pacs_core.dicom.reading import read_dataset
+    from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
+
+    with open_archive(call, create=False) as archive:
+        search = archive.search(_query(asked))
+        for chunk in search.responses({}, implicit=False):
+            for match in chunk:
+                yield read_dataset(match, EXPLICIT_VR_LITTLE_ENDIAN)
+
+
+def _explain(call: Invocation, asked: Asked) -> None:
+    with open_archive(call, create=False) as archive:
+        plan = archive.search(_query(asked)).explain()
+    call.show({"plan": plan.splitlines()}, plan)
+
+
+def _query(asked: Asked) -> Query:
+    """Our own archive needs no unique keys above the level."""
+    from pacs_core.dicom.query import Negotiated, query_of
+
+    return query_of(asked.identifier, asked.level, asked.root, Negotiated(relational=True))
+
+
+def _lines(found: Iterator[Dataset], columns: Sequence[str], form: str) -> Iterator[str]:
+    if form == "json":
+        return (match.to_json() for match in found)
+    rows = ([cell(match.get(column)) for column in columns] for match in found)
+    if form == "csv":
+        return csv_lines(columns, rows)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return table(columns, rows, width)
