@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 
 import peers
@@ -156,10 +157,15 @@ class Subject:
     """A receiver that is asked, and what it answered when."""
 
     def __init__(self, name: str, receiver: peers.Receiver, known: int) -> None:
-        self.name, self.client, self.queries = name, Client(receiver), queries(known)
+        self.name, self.receiver, self.queries = name, receiver, queries(known)
         self.times: dict[str, list[float]] = {}
         self.matches: dict[str, int] = {}
         self._number = 0
+
+    @cached_property
+    def client(self) -> Client:
+        """Made when it is needed: while others are loaded an association would be idle for too long."""
+        return Client(self.receiver)
 
     def turn(self, query: str, seconds: float) -> None:
         """Ask as often as there is time, three times at least."""
