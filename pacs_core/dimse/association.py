@@ -138,7 +138,7 @@ class Association(_Base):  # type: ignore[misc]
         self.request_item: Request
         self.transfer_syntaxes: dict[int, str] = {}
         self.kinds: dict[int, Kind] = {}
-        self.relational: frozenset[str] = frozenset()  # SOP classes for which that was negotiated
+        self.extended: dict[str, bytes] = {}  # what was agreed to by extended negotiation, by SOP class
         self.serving: int | None = None  # the Message ID of the request in hand
         self.counts = False  # against the limits of associations
         self.handed: Any = None  # what the server's owner knows the connection by

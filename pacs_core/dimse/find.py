@@ -15,7 +15,7 @@ from pacs_core.dicom.query import Negotiated, query_of
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.dimse.finding import Matches
-from pacs_core.dimse.identifier import FIND, QUERY_RETRIEVE_LEVEL, QueryRequest, level_of
+from pacs_core.dimse.identifier import EMPTY, FIND, MULTIPLE, QUERY_RETRIEVE_LEVEL, QueryRequest, level_of
 from pacs_core.dimse.status import PENDING, PENDING_WARNING
 from pacs_core.errors import InvalidValueError, NotPermittedError
 
@@ -64,7 +64,7 @@ class FindService:
             raise NotPermittedError("this peer may not query here")
         model = FIND[request.sop_class_uid]
         level = level_of(identifier, model)
-        query = query_of(identifier, level, model.top, Negotiated(relational=request.relational))
+        query = query_of(identifier, level, model.top, _negotiated(request))
         answer = self._archive.search(query)
         native = request.transfer_syntax_uid
         if native not in _TO_CHARACTER_SET:
@@ -80,6 +80,11 @@ class FindService:
             chunks = _converted(chunks, native, request.transfer_syntax_uid, sets)
         told = answer.unsupported - constants.keys()
         return Matches(PENDING_WARNING if told else PENDING, chunks)
+
+
+def _negotiated(request: QueryRequest) -> Negotiated:
+    said = request.extended.ljust(MULTIPLE + 1, b"\0")
+    return Negotiated(request.relational, empty=said[EMPTY] == 1, multiple=said[MULTIPLE] == 1)
 
 
 def _converted(chunks: Iterator[list[bytes]], native: str, wanted: str, sets: bytes) -> Iterator[list[bytes]]:

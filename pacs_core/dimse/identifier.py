@@ -45,6 +45,10 @@ FIND, MOVE, GET = (
     for operation in (1, 2, 3)
 )
 """The information model of each SOP class, by operation."""
+RELATIONAL, COMBINED, FUZZY, TIMEZONE, EMPTY, MULTIPLE = range(6)
+"""What the bytes of an extended negotiation for C-FIND ask for (C.5.1.1); the first is that of all."""
+_FIND_DOES = frozenset({RELATIONAL, EMPTY, MULTIPLE})
+_RETRIEVE_DOES = frozenset({RELATIONAL})
 FIND_CLASSES = frozenset(FIND)
 RETRIEVE_CLASSES = frozenset(MOVE | GET)
 
@@ -58,21 +62,30 @@ class QueryRequest(NamedTuple):
     transfer_syntax_uid: str
     priority: int
     move_destination: str
-    relational: bool
+    extended: bytes
+    """What was agreed to by extended negotiation, as `agreed` has it."""
     calling_ae_title: str
     called_ae_title: str
     address: str
+
+    @property
+    def relational(self) -> bool:
+        """Whether unique keys above the level may be left out."""
+        return self.extended[:1] == b"\1"
 
 
 def agreed(assoc: Association, asked: Mapping[str, bytes]) -> dict[str, bytes]:
     """What we agree to of a SOP Class Extended Negotiation (C.5.1.1, C.5.2.1, C.5.3.1), by SOP class.
 
-    The first byte is relational queries or retrieval, which we do; what the others ask for we do not.
+    As many bytes as were asked, 1 for what was asked for and we do.
     """
-    served = {FIND_CLASSES: assoc.wire.queries, RETRIEVE_CLASSES: assoc.wire.retrievals}
+    served = (
+        (FIND_CLASSES, assoc.wire.queries, _FIND_DOES),
+        (RETRIEVE_CLASSES, assoc.wire.retrievals, _RETRIEVE_DOES),
+    )
     return {
-        sop_class: (information[:1] if information[:1] == b"\1" else b"\0") + bytes(len(information) - 1)
-        for classes, handler in served.items()
+        sop_class: bytes(one == 1 and number in does for number, one in enumerate(information))
+        for classes, handler, does in served
         for sop_class, information in asked.items()
         if handler is not None and sop_class in classes and information
     }
@@ -102,7 +115,7 @@ def request_of(assoc: Association, event: Event) -> QueryRequest:
         assoc.transfer_syntaxes[event.context_id],
         command.priority or 0,
         command.move_destination.strip(),
-        command.affected_sop_class_uid in assoc.relational,
+        assoc.extended.get(command.affected_sop_class_uid, b""),
         assoc.calling_ae_title,
         assoc.called_ae_title,
         assoc.peer_address,

@@ -181,7 +181,7 @@ class Negotiation(_Base):  # type: ignore[misc]
             for item in self._check_sop_class_extended():
                 self.acceptor.add_negotiation_item(item)
                 extended[str(item.sop_class_uid)] = item.service_class_application_information
-        assoc.relational = frozenset(uid for uid, said in extended.items() if said[:1] == b"\1")
+        assoc.extended = extended
         if assoc.intervenes(evt.EVT_SOP_COMMON):
             self.acceptor._common_ext = self._check_sop_class_common_extended()
         window = None

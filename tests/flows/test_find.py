@@ -14,6 +14,7 @@ from pynetdicom.sop_class import (
 )
 
 import pacs_core
+from pacs_core._ext.associate import decode_accept
 from pacs_core._ext.command import Command, encode
 from tests.flows.rawpeer import Peer, p_data, pdv
 from tests.make import instance, part10, uid
@@ -49,16 +50,17 @@ def ask(
     level: str,
     root: str = STUDY,
     syntax: str = "explicit",
-    relational: bool = False,
+    negotiated: bytes = b"\0",
     **keys: object,
 ) -> list[Dataset]:
     """The responses of a query; the last is the final one's status."""
     entity = AE()
     entity.add_requested_context(root, SYNTAXES[syntax])
     extended = SOPClassExtendedNegotiation()
-    extended.sop_class_uid, extended.service_class_application_information = root, bytes([relational])
+    extended.sop_class_uid, extended.service_class_application_information = root, negotiated
     association = entity.associate("127.0.0.1", server.port, ae_title="PACSCORE", ext_neg=[extended])
     assert association.is_established
+    assert association.acceptor.sop_class_extended == {root: negotiated}
     identifier = Dataset()
     identifier.QueryRetrieveLevel = level
     for keyword, value in keys.items():
@@ -212,8 +214,37 @@ def test_14_15_wrong_levels_and_missing_unique_keys_are_refused(
 
 
 def test_15_relational_queries_where_they_were_negotiated(server: Serving) -> None:
-    *found, final = ask(server, "SERIES", PATIENT, relational=True, SeriesInstanceUID=uid(1, 2))
+    *found, final = ask(server, "SERIES", PATIENT, negotiated=b"\1", SeriesInstanceUID=uid(1, 2))
     assert ([match.SeriesInstanceUID for match in found], final.Status) == ([uid(1, 2)], 0)
+
+
+@pytest.mark.parametrize(
+    ("negotiated", "keys", "studies"),
+    [
+        (b"\0\0\0\0\0\0", {"ModalitiesInStudy": ["CT", "MR"]}, [1, 2]),
+        (b"\0\0\0\0\0\1", {"ModalitiesInStudy": ["CT", "MR"]}, []),
+        (b"\0\0\0\0\0\1", {"StudyInstanceUID": [uid(1), uid(9)]}, [1]),
+        (b"\0\0\0\0\1", {"StudyID": '""'}, []),
+        (b"\0\0\0\0\1", {"NameOfPhysiciansReadingStudy": '""'}, [1, 2]),
+        (b"\0\0\0\0\0", {"NameOfPhysiciansReadingStudy": '""'}, []),
+    ],
+)
+def test_19_22_empty_and_multiple_values_where_they_were_negotiated(
+    server: Serving, negotiated: bytes, keys: dict[str, object], studies: list[int]
+) -> None:
+    *found, final = ask(
+        server, "STUDY", negotiated=negotiated, **{"StudyInstanceUID": [uid(1), uid(2)]} | keys
+    )
+    assert final.Status == 0
+    assert sorted(match.StudyInstanceUID for match in found) == [uid(number) for number in studies]
+
+
+def test_what_we_do_not_do_is_not_agreed_to(server: Serving) -> None:
+    with Peer(server) as peer:
+        contexts = [(1, STUDY, [SYNTAXES["explicit"]])]
+        accept = decode_accept(peer.associated(contexts=contexts, extended={STUDY: b"\1\1\1\1\1\1\1"}))
+        assert accept.extended == {STUDY: b"\1\0\0\0\1\1\0"}
+        peer.released()
 
 
 def test_an_identifier_that_is_garbage_is_answered(server: Serving) -> None:
