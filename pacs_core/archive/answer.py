@@ -16,7 +16,7 @@ from pacs_core.dicom.dictionary import vr_of
 from pacs_core.dicom.query import Filter
 from pacs_core.dicom.reading import read, read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from pacs_core.errors import NotFoundError, UnparsableError
+from pacs_core.errors import InvalidValueError, NotFoundError, UnparsableError
 from pacs_core.index import Located, Search
 from pacs_core.store import Locator, Store
 
@@ -106,11 +106,20 @@ class Answer:
 def _with(response: Dataset, header: Dataset, asked: frozenset[int], syntax: str) -> bytes:
     """A response with what the instance itself says.
 
-    What it does not have, or what is longer than a response can be expected to be, is told without a value.
+    What it does not have, what is longer than a response can be expected to be, and what can't be written
+    again is told without a value.
     """
     for tag in asked:
         element = header.element(tag) if tag in header else None
         vr = element.vr if element is not None else vr_of(tag) or "UN"
         told = element is not None and (element.length or 0) <= _LONGEST
-        response.set(tag, element.value if element is not None and told else None, vr)
-    return response.to_bytes(syntax)
+        try:
+            response.set(tag, element.value if element is not None and told else None, vr)
+        except InvalidValueError:
+            response.set(tag, None, vr_of(tag) or "UN")
+    try:
+        return response.to_bytes(syntax)
+    except InvalidValueError:  # something in an item of a sequence, as no other values are left
+        for tag in asked:
+            response.set(tag, None, vr_of(tag) or "UN")
+        return response.to_bytes(syntax)

@@ -280,3 +280,20 @@ def test_a_key_of_very_many_values_is_compiled_in_time_that_grows_with_them() ->
     assert time.process_time() - began < 5
     assert matcher.matches(0, b"199999")
     assert not matcher.matches(0, b"200000")
+
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "matches"),
+    [
+        ("2023", "", True),
+        ("", "2025", True),
+        ("", "", True),
+        ("20249901", "", False),
+        ("", "20249901", False),
+        ("20249901", "20259901", False),
+        ("2023", "20259901", False),
+    ],
+)
+def test_18_an_end_of_a_range_that_is_no_moment_matches_nothing(first: str, last: str, matches: bool) -> None:
+    assert Matcher([("DT", "range", (first, last))]).matches(0, b"20240102101112") == matches

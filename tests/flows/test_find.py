@@ -194,6 +194,16 @@ def test_21_bulk_data_is_not_told(server: Serving, tag: int, known: int) -> None
     assert not (tag in found and found[tag].value)
 
 
+def test_37_a_value_that_its_vr_does_not_allow_costs_that_value_only(server: Serving) -> None:
+    odd = part10(instance(1, study=4, size=2)).replace(b"\x28\0\x02\x01US", b"\x28\0\x02\x01DS")
+    sent = pacs_core.Client("127.0.0.1", server.port).store([odd, part10(instance(2, study=4, size=2))])
+    assert [one.status for one in sent] == [0, 0]
+    keys = {"StudyInstanceUID": uid(4), "SeriesInstanceUID": uid(4, 1), "SOPInstanceUID": ""}
+    *found, final = ask(server, "IMAGE", **keys, HighBit=None, InstanceNumber="")
+    assert final.Status == 0
+    assert sorted((match.InstanceNumber, match.HighBit) for match in found) == [(1, None), (2, 15)]
+
+
 @pytest.mark.parametrize(
     ("level", "root", "keys"),
     [
