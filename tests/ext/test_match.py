@@ -282,7 +282,6 @@ def test_a_key_of_very_many_values_is_compiled_in_time_that_grows_with_them() ->
     assert not matcher.matches(0, b"200000")
 
 
-
 @pytest.mark.parametrize(
     ("first", "last", "matches"),
     [
