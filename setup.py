@@ -36,6 +36,7 @@ MODULES = (
     "dictionary",
     "encode",
     "findings",
+    "given",
     "items",
     "jsonmodel",
     "keys",
@@ -45,7 +46,9 @@ MODULES = (
     "lookup",
     "mapping",
     "match",
+    "naming",
     "negotiation",
+    "parsing",
     "pdu",
     "record",
     "rows",
@@ -55,7 +58,18 @@ MODULES = (
     "values",
     "walk",
 )
-FUZZ_TARGETS = ("catalog", "command", "deflated", "planted", "record", "scan", "tape", "walk", "wire")
+FUZZ_TARGETS = (
+    "catalog",
+    "command",
+    "dataset",
+    "deflated",
+    "planted",
+    "record",
+    "scan",
+    "tape",
+    "walk",
+    "wire",
+)
 NEEDS_LMDB = {"batch", "browse", "catalog", "kv", "lookup", "settle"}
 
 

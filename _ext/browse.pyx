@@ -212,6 +212,71 @@ def ids_of(Environment env not None, int table, bytes key=None, uint64_t after=0
         release(&arena)
 
 
+cdef int walk_children(MDB_cursor* cursor, uint64_t* parents, uint64_t* after, Py_ssize_t count,
+                       uint64_t* ids, int limit, int* found) noexcept nogil:
+    cdef MDB_val at, value
+    cdef uint64_t start
+    cdef int code = MDB_SUCCESS
+    cdef Py_ssize_t i
+    for i in range(count):
+        start = after[i] + 1
+        at = number(&parents[i])
+        value = number(&start)
+        code = mdb_cursor_get(cursor, &at, &value, MDB_GET_BOTH_RANGE)
+        while code == MDB_SUCCESS:
+            if found[0] == limit:
+                return code
+            after[i] = ids[found[0]] = as_id(&value)
+            found[0] += 1
+            code = mdb_cursor_get(cursor, &at, &value, MDB_NEXT_DUP)
+        if code != MDB_NOTFOUND:
+            return code
+    return MDB_SUCCESS
+
+
+def children(Environment env not None, parents, after, int limit=1000):
+    """Up to `limit` children of some parents, of each those greater than its id in `after`, ascending:
+    (their ids, what is to be `after` in the next call)."""
+    cdef list wanted = list(parents)
+    cdef list given = list(after)
+    cdef Py_ssize_t count = len(wanted), i
+    cdef MDB_txn* txn
+    cdef MDB_cursor* cursor = NULL
+    cdef Arena arena
+    cdef uint64_t* ids
+    cdef uint64_t* of
+    cdef uint64_t* behind
+    cdef int code, found = 0
+    arena.head = NULL
+    if limit < 1 or len(given) != count:
+        raise ValueError("a limit of at least one id, an id for each parent")
+    try:
+        ids = <uint64_t*>take(&arena, limit * sizeof(uint64_t))
+        of = <uint64_t*>take(&arena, (count + 1) * sizeof(uint64_t))
+        behind = <uint64_t*>take(&arena, (count + 1) * sizeof(uint64_t))
+        if ids == NULL or of == NULL or behind == NULL:
+            raise MemoryError
+        for i in range(count):
+            of[i], behind[i] = wanted[i], given[i]
+        env.enter()
+        txn = env.reader()
+        with nogil:
+            code = begin_read(env.env, &txn)
+            if code == MDB_SUCCESS:
+                code = mdb_cursor_open(txn, env.tables[TABLE_CHILD], &cursor)
+            if code == MDB_SUCCESS:
+                code = walk_children(cursor, of, behind, count, ids, limit, &found)
+            if cursor != NULL:
+                mdb_cursor_close(cursor)
+        env.rest(txn)
+        env.leave()
+        if code != MDB_SUCCESS:
+            fail(code, f"read index {env.path}")
+        return [ids[i] for i in range(found)], [behind[i] for i in range(count)]
+    finally:
+        release(&arena)
+
+
 # --- records ----------------------------------------------------------------------------------------------
 
 cdef int copy_row(MDB_txn* txn, MDB_dbi dbi, Arena* arena, uint64_t id, MDB_val* row) noexcept nogil:

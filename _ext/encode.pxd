@@ -3,8 +3,9 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from pacs_core._ext.given cimport Given
 from pacs_core._ext.output cimport Output
-from pacs_core._ext.tree cimport Element, Given, Sequence, Tree
+from pacs_core._ext.tree cimport Element, Sequence, Tree
 
 
 @cython.final

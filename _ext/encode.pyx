@@ -13,12 +13,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from pacs_core._ext.digits cimport width
+from pacs_core._ext.given cimport Given
 from pacs_core._ext.output cimport discard, grow, put, taken
 from pacs_core._ext.tape cimport (
-    N_BIG, N_EXPLICIT, N_FRAGMENTS, N_ITEMS, N_OPEN, N_UNDEFINED, N_UNSORTED, Node, Tape, find, past,
+    MOST_DEPTH, N_BIG, N_EXPLICIT, N_FRAGMENTS, N_ITEMS, N_ODD, N_OPEN, N_UNDEFINED, N_UNSORTED, Node, Tape, find, past,
 )
 from pacs_core._ext.text cimport is_plain
-from pacs_core._ext.tree cimport Element, Given, Sequence, Tree
+from pacs_core._ext.tree cimport Element, Sequence, Tree
 from pacs_core._ext.values cimport (
     LETTERS_SQ, LETTERS_UN, SETS_UTF8, VR_OB, VR_OW, kind_of, sets_of, text_value,
 )
@@ -32,7 +33,6 @@ from pacs_core.errors import InvalidValueError
 cdef enum:
     CHARACTER_SET = 0x00080005
     BULK = 65536        # bytes that are referred to rather than copied
-    MOST_DEPTH = 256    # sequences in each other
     LETTERS_UI = 0x5549
 
 
@@ -58,7 +58,7 @@ cdef inline bint is_text(uint8_t kind) noexcept nogil:
 cdef inline bint is_alike(const Node* node, bint implicit, bint little) noexcept nogil:
     """Whether an element is encoded as it is to be written."""
     return (node.flags & N_EXPLICIT == 0) == implicit and (node.flags & N_BIG == 0) == little and (
-        not node.flags & N_OPEN
+        not node.flags & (N_OPEN | N_ODD)
     )
 
 
@@ -73,6 +73,16 @@ cdef tuple sets_in(Tree tree, tuple around):
             raise InvalidValueError("SpecificCharacterSet is text", tag=CHARACTER_SET)
         return sets_of(bytes((<Given>given).data).strip(b" \0"))
     return around if tree.locate(CHARACTER_SET) == 0 else tree.context.sets
+
+
+cdef tuple sets_around(Tree tree, bint meta):
+    """The character set of what a data set is in. Who deletes its own leaves it with none, and must not have text
+    of it written as if it were ASCII; but what is for us to read again is as it was."""
+    if tree.context is None:
+        return sets_of(b"")
+    if not meta and tree.given is not None and CHARACTER_SET in tree.given and tree.given[CHARACTER_SET] is None:
+        return sets_of(b"")
+    return tree.context.sets
 
 
 @cython.final
@@ -160,14 +170,17 @@ cdef class Encoder:
     cdef int value(
         self, uint32_t tag, uint16_t vr, const uint8_t* data, uint64_t size, bint little, object view
     ) except -1:
-        """An element with its value, made even and of the right byte order. `view`: the same bytes, or None."""
+        """An element with its value, made even and of the right byte order, without what is less than a number.
+        `view`: the same bytes, or None."""
         cdef uint32_t step = unit(vr)
         cdef uint8_t kind = kind_of(vr)
+        if VR_US <= kind < VR_OPAQUE:
+            size -= size % width(kind)
         self.header(tag, vr, size + (size & 1))
         if step > 1 and little != self.little:
-            self.swapped(data, size, step)
-        elif view is not None:
-            self.refer(view)
+            return self.swapped(data, size, step)
+        if view is not None:
+            self.refer(view[:size])
         else:
             put(&self.out, data, size)
         if size & 1:
@@ -175,18 +188,18 @@ cdef class Encoder:
         return 0
 
     cdef int swapped(self, const uint8_t* data, uint64_t size, uint32_t step) except -1:
-        """Units of `step` bytes in the other order; what is left of the last one as it is."""
-        cdef uint8_t* out = grow(&self.out, size)
-        cdef uint64_t at = 0
-        cdef uint32_t i
+        """Units of `step` bytes in the other order, after padding to an even length; what is left as it is."""
+        cdef uint64_t even = size + (size & 1)
+        cdef uint64_t whole = even - even % step
+        cdef uint8_t* out = grow(&self.out, even)
+        cdef uint64_t at
         with nogil:
-            while size - at >= step:
-                for i in range(step):
-                    out[at + i] = data[at + step - 1 - i]
-                at += step
-            while at < size:
+            for at in range(min(size, whole)):
+                out[at ^ (step - 1)] = data[at]  # step is a power of two
+            for at in range(whole, size):
                 out[at] = data[at]
-                at += 1
+            if size < even:
+                out[size ^ (step - 1) if size < whole else size] = 0
         return 0
 
     cdef int text(self, uint32_t tag, uint16_t vr, str text, tuple sets) except -1:
@@ -219,14 +232,13 @@ cdef class Encoder:
         return self.put32(0)
 
     cdef int sequence(self, uint32_t tag, Sequence sequence, bint undefined, tuple sets) except -1:
-        cdef Py_ssize_t place
+        cdef Py_ssize_t place = 0
         cdef size_t start
         if self.depth == MOST_DEPTH:
             raise InvalidValueError(f"more than {MOST_DEPTH} sequences in each other", tag=tag)
         self.depth += 1
         self.header(tag, LETTERS_SQ, UNDEFINED if undefined else 0)
         start = self.out.size
-        place = 0
         while place < len(sequence.members):
             self.item(sequence.member(place), sets)
             place += 1
@@ -361,22 +373,27 @@ cdef class Encoder:
 cdef object value_bytes(Element element):
     """The value of an element as in explicit VR little endian: of encapsulated data, offset table and fragments
     as items, without the delimiter."""
-    cdef Encoder encoder
-    cdef Node* node
+    cdef Encoder encoder = Encoder(False, True, False, None)
+    cdef Node* node = NULL
     cdef uint32_t step
+    cdef object data
     if element.given is not None:
-        if not isinstance((<Given>element.given).data, tuple):
-            return (<Given>element.given).data
-        encoder = Encoder(False, True, False, None)
+        data = (<Given>element.given).data
+    else:
+        node = &element.dataset.tape.nodes[element.node]
+        data = element.dataset.node_value(element.node, False) if node.flags & N_FRAGMENTS else (
+            element.dataset.tape.slice(node.at, node.length)
+        )
+    if isinstance(data, tuple):
         encoder.depth = 1  # in one piece
-        encoder.fragments(element.tag, (<Given>element.given).data)
+        encoder.fragments(element.tag, data)
         encoder.out.size -= 8
         return taken(&encoder.out)[12:]
-    node = &element.dataset.tape.nodes[element.node]
+    if node == NULL or not node.flags & N_BIG or node.vr == LETTERS_UN:
+        return data
     step = unit(element.dataset.vr_of(element.node))
-    if step == 1 or node.flags & (N_BIG | N_FRAGMENTS) != N_BIG or node.vr == LETTERS_UN:
-        return element.dataset.tape.slice(node.at, node.length)
-    encoder = Encoder(False, True, False, None)
+    if step == 1:
+        return data
     encoder.swapped(element.dataset.tape.base + node.at, node.length, step)
     return taken(&encoder.out)
 
@@ -405,6 +422,6 @@ def encode(Tree tree not None, encode_text, *, bint implicit=False, bint little=
     ):
         encoder.verbatim(tree, tape.nodes[0].at, tape.nodes[0].at + tape.nodes[0].length)
     else:
-        encoder.elements(tree, sets_of(b"") if tree.context is None else tree.context.sets)
+        encoder.elements(tree, sets_around(tree, meta))
     encoder.flush()
     return encoder.pieces

@@ -13,12 +13,13 @@ from libc.math cimport isfinite
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr
 
-from pacs_core._ext.digits cimport put_hex
+from pacs_core._ext.digits cimport put_hex, width
 from pacs_core._ext.encode cimport value_bytes
+from pacs_core._ext.given cimport Given
 from pacs_core._ext.output cimport Output, discard, grow, put, taken
-from pacs_core._ext.tape cimport N_BIG, Node
+from pacs_core._ext.tape cimport MOST_DEPTH, N_BIG, Node
 from pacs_core._ext.text cimport is_plain
-from pacs_core._ext.tree cimport Element, Given, Sequence, Tree
+from pacs_core._ext.tree cimport Element, Sequence, Tree
 from pacs_core._ext.values cimport (
     LETTERS_SQ, LETTERS_UN, SETS_UTF8, VR_DS, VR_IS, Types, kind_of, numbers_of, text_value,
 )
@@ -34,7 +35,7 @@ cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
 cdef enum:
-    MOST_DEPTH = 256    # sequences in each other
+    MOST_DIGITS = 4300  # that Python's own json reads of a whole number
 
 cdef tuple UTF8 = (b"ISO_IR 192", SETS_UTF8)
 cdef list GROUPS = [b'"Alphabetic":', b'"Ideographic":', b'"Phonetic":']
@@ -115,7 +116,7 @@ cdef bint is_number(const uint8_t* p, size_t size) noexcept nogil:
 cdef int put_number(Output* out, const uint8_t* p, size_t size, uint16_t vr, Types types) except -1:
     """One value of DS or IS, ASCII."""
     cdef object value
-    if is_number(p, size) and (vr == VR_DS or (memchr(p, 0x2E, size) == NULL and memchr(p, 0x45, size) == NULL
+    if size <= MOST_DIGITS and is_number(p, size) and (vr == VR_DS or (memchr(p, 0x2E, size) == NULL and memchr(p, 0x45, size) == NULL
                                                and memchr(p, 0x65, size) == NULL)):
         return put(out, p, size)
     value = types.of_text[vr]((<const char*>p)[:size].decode("ascii"))
@@ -319,6 +320,8 @@ cdef class Writer:
         if not binary and kind < VR_US:
             while size and (p[size - 1] == 0x20 or p[size - 1] == 0):
                 size -= 1
+        elif not binary:
+            size -= size % width(kind)
         if size == 0:
             return 0
         if self.bulk_uri is not None and size > self.bulk_over and is_bulk(vr, kind):

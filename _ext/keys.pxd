@@ -41,7 +41,7 @@ cdef enum:
     TEXT_CUT = 400
     UID_MAX = 420
     CODE_PATIENT_ID = 254      # codes of attributes end at 239
-    CODE_MODALITY_DATE = 255   # compound: modality, 00, study date, of each modality in the study
+    CODE_MODALITY_DATE = 255   # compound: each modality in the study, 00, study date (none if several)
 
 
 cdef struct Key:
@@ -58,6 +58,7 @@ cdef struct Out:            # normalised text on its way; what goes beyond `room
     uint8_t* data
     size_t size
     size_t room
+    uint8_t* inner          # unless NULL: set to 1 where a folded character goes on, not where it begins
 
 
 cdef Text trimmed(const uint8_t* data, size_t size) noexcept nogil

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, qsort
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from pacs_core._ext.arena cimport Arena, release, take
 
@@ -89,7 +89,7 @@ cdef void put_point(Out* out, uint32_t point) noexcept nogil:
 
 cdef void fold_text(Text text, Out* out) noexcept nogil:
     """Append the case folding of UTF-8 `text`; bytes that are not UTF-8 stay as they are."""
-    cdef size_t i = 0, need, k
+    cdef size_t i = 0, need, k, start
     cdef uint32_t point
     cdef uint8_t byte
     cdef const Fold* fold
@@ -121,19 +121,26 @@ cdef void fold_text(Text text, Out* out) noexcept nogil:
                 put(out, text.data[i + k])
         else:
             for k in range(3):
+                start = out.size
                 if fold.to[k]:
                     put_point(out, fold.to[k])
+                if k and out.inner != NULL:
+                    memset(out.inner + start, 1, out.size - start)
         i += need + 1
 
 
 # --- normalisation ----------------------------------------------------------------------------------------
 
+cdef inline bint is_padding(uint8_t byte) noexcept nogil:
+    return byte == c' ' or byte == 0
+
+
 cdef Text trimmed(const uint8_t* data, size_t size) noexcept nogil:
     cdef Text text
-    while size and data[0] == c' ':
+    while size and is_padding(data[0]):
         data += 1
         size -= 1
-    while size and data[size - 1] == c' ':
+    while size and is_padding(data[size - 1]):
         size -= 1
     text.data = data
     text.size = size
@@ -244,6 +251,7 @@ cdef int add_keys(Arena* arena, uint8_t code, int kind, Text value, Key** keys) 
         out.data = key.data + 2
         out.size = 0
         out.room = KEY_CUT
+        out.inner = NULL
         normal(kind, part, &out)
         if out.size:
             key.size = out.size + 2
@@ -258,21 +266,38 @@ cdef int add_keys(Arena* arena, uint8_t code, int kind, Text value, Key** keys) 
 
 
 cdef int add_pair_key(Arena* arena, uint8_t code, Text first, Text second, Key** keys) noexcept nogil:
-    """The compound key of a code string and a date: `first`, 00, `second`."""
+    """The compound keys of code strings and a date: each value of `first`, 00, `second`. Several dates are
+    as none: who looks for one has to look there, too."""
+    cdef size_t start = 0, i
     cdef Key key
-    cdef Out out
-    cdef size_t i
+    cdef Text part
     key.data[0] = code
     key.data[1] = 1
-    out.data = key.data + 2
+    for i in range(first.size + 1):
+        if i < first.size and first.data[i] != c'\\':
+            continue
+        part = trimmed(first.data + start, i - start)
+        start = i + 1
+        key.size = 2 + put_pair(key.data + 2, part, second)
+        if link_key(arena, &key, keys) < 0:
+            return -1
+    return 0
+
+
+cdef size_t put_pair(uint8_t* data, Text name, Text date) noexcept nogil:
+    """Write one compound key, behind its code and marker; its size."""
+    cdef size_t i
+    cdef Out out
+    out.data = data
     out.size = 0
     out.room = KEY_CUT
-    for i in range(first.size if first.size < 64 else 64):
-        put(&out, first.data[i])
+    out.inner = NULL
+    for i in range(name.size if name.size < 64 else 64):
+        put(&out, name.data[i])
     put(&out, 0)
-    normal_date(second, &out)
-    key.size = out.size + 2
-    return link_key(arena, &key, keys)
+    if date.size and memchr(date.data, c'\\', date.size) == NULL:
+        normal_date(trimmed(date.data, date.size), &out)
+    return out.size
 
 
 # --- keys of the uid table --------------------------------------------------------------------------------
@@ -366,8 +391,8 @@ def attribute_keys(int code, int kind, bytes value not None):
         release(&arena)
 
 
-def modality_date_key(bytes modality not None, bytes date not None):
-    """The compound key of a modality in a study and the study's date."""
+def modality_date_keys(bytes modality not None, bytes date not None):
+    """The compound keys of a modality in a study, or several of them, and the study's date, sorted."""
     cdef Arena arena
     cdef Key* keys = NULL
     cdef Text first, second
@@ -375,9 +400,9 @@ def modality_date_key(bytes modality not None, bytes date not None):
     first.data, first.size = modality, len(modality)
     second.data, second.size = date, len(date)
     try:
-        if add_pair_key(&arena, CODE_MODALITY_DATE, first, second, &keys) < 0:
+        if add_pair_key(&arena, CODE_MODALITY_DATE, first, second, &keys) < 0 or sort_keys(&arena, &keys) < 0:
             raise OutOfResourcesError("no memory for the keys of a value")
-        return _listed(keys)[0]
+        return _listed(keys)
     finally:
         release(&arena)
 

@@ -23,21 +23,28 @@ cdef enum:
 cdef enum:
     LONGEST_NAME = 1024  # bytes of a component group that are compared
     LONGEST_TIME = 16
+    NO_OFFSET = 1 << 20
+
+
+cdef struct Span:       # what a date and time denotes: from its first to its last microsecond
+    int64_t first
+    int64_t last
+    int offset          # minutes from UTC, NO_OFFSET if it does not say
 
 
 cdef struct Operand:
     Text text          # normalised; a name: its group
     int group          # of a name: which one has to match, -1 any
-    bint number        # whether it is one
+    bint one           # whether there is a '?' in a name
+    bint number        # whether it is a number, or an end of a range is a date or time
     double value
-    int64_t moment     # of a range: from here
-    int64_t until      # to here, both included
+    Span span
 
 
 cdef struct Test:
     int matching
     int form
-    bint offset        # the ends of a range of date and time are told with an offset
+    bint whole         # an attribute of this VR has one value, backslashes and all
     int count
     Operand* operands  # any of them; of names, those of one value follow each other and all have to match
     int* values        # how many operands each value has
@@ -53,8 +60,5 @@ cdef class Matcher:
     cdef list groups(self, bytes value)
     cdef int operand(self, Test* test, Operand* operand, bytes value, bint last) except -1
     cdef size_t range_time(self, uint8_t* data, size_t size, bint last) noexcept
-    cdef bint passes(self, int test, Text value) noexcept nogil
-
-
-cdef bint fits(const Test* test, Text value) noexcept nogil
-cdef bint wild(Text pattern, Text text) noexcept nogil
+    cdef bint passes(self, int test, Text value, bint whole) noexcept nogil
+    cdef bint likes(self, Text key) noexcept nogil

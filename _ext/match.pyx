@@ -3,9 +3,9 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport strtod
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from pacs_core._ext.arena cimport Arena, keep, release, take
 from pacs_core._ext.keys cimport KEY_DATE, KEY_NAME, Out, Text, normal, trimmed
@@ -16,25 +16,28 @@ FORMS = {
 }
 MATCHINGS = {"values": MATCH_VALUES, "wildcard": MATCH_WILDCARD, "range": MATCH_RANGE, "empty": MATCH_EMPTY}
 
-cdef enum:
-    GROUPS = 3
+cdef frozenset WHOLE = frozenset(("LT", "ST", "UR", "UT"))
 
 
 # --- wildcards --------------------------------------------------------------------------------------------
 
-cdef inline size_t character(Text text, size_t at) noexcept nogil:
-    """The size of the UTF-8 character at a place; 1 of what is none."""
+cdef inline size_t character(Text text, size_t at, const uint8_t* inner) noexcept nogil:
+    """The size of the UTF-8 character at a place, 1 of what is none; with `inner` up to where the next one of
+    the text before folding begins."""
     cdef size_t n = 1
     while at + n < text.size and text.data[at + n] & 0xC0 == 0x80 and n < 4:
+        n += 1
+    while inner != NULL and at + n < text.size and inner[at + n]:
         n += 1
     return n
 
 
-cdef bint wild(Text pattern, Text text) noexcept nogil:
+cdef bint wild(Text pattern, Text text, const uint8_t* inner) noexcept nogil:
     """Whether a text is what a pattern says: '*' any characters, '?' exactly one."""
     cdef size_t p = 0, t = 0
     cdef size_t star = 0, resume = 0
     cdef bint starred = False
+    cdef const uint8_t* next
     while t < text.size:
         if p < pattern.size and pattern.data[p] == c'*':
             starred = True
@@ -43,13 +46,18 @@ cdef bint wild(Text pattern, Text text) noexcept nogil:
             resume = t
         elif p < pattern.size and pattern.data[p] == c'?':
             p += 1
-            t += character(text, t)
+            t += character(text, t, inner)
         elif p < pattern.size and pattern.data[p] == text.data[t]:
             p += 1
             t += 1
         elif starred:
             p = star
-            resume += character(text, resume)
+            resume += character(text, resume, NULL)
+            if p < pattern.size and pattern.data[p] != c'?' and pattern.data[p] != c'*':
+                next = <const uint8_t*>memchr(text.data + resume, pattern.data[p], text.size - resume)
+                if next == NULL:
+                    return False
+                resume = next - text.data
             t = resume
         else:
             return False
@@ -71,12 +79,17 @@ cdef inline bint has(Text text, uint8_t byte) noexcept nogil:
 cdef bint group_matches(const Operand* operand, bint pattern, Text group) noexcept nogil:
     """Whether one component group of a name is what an operand says."""
     cdef uint8_t[LONGEST_NAME + 4] buffer
+    cdef uint8_t[LONGEST_NAME + 4] inner
     cdef Out out
     cdef Text found
     cdef size_t carets = 0, i
     out.data = buffer
     out.size = 0
     out.room = LONGEST_NAME
+    out.inner = NULL
+    if operand.one:
+        memset(inner, 0, sizeof(inner))
+        out.inner = inner
     normal(KEY_NAME, group, &out)
     found.data = buffer
     found.size = out.size
@@ -84,7 +97,7 @@ cdef bint group_matches(const Operand* operand, bint pattern, Text group) noexce
         return same(operand.text, found)
     if found.size == 0:
         return False
-    if wild(operand.text, found):
+    if wild(operand.text, found, out.inner):
         return True
     # DOE^* is DOE, too: components at the end may be left out.
     for i in range(found.size):
@@ -93,7 +106,7 @@ cdef bint group_matches(const Operand* operand, bint pattern, Text group) noexce
         buffer[found.size] = c'^'
         found.size += 1
         carets += 1
-    return has(operand.text, c'^') and wild(operand.text, found)
+    return has(operand.text, c'^') and wild(operand.text, found, out.inner)
 
 
 cdef bint name_matches(const Operand* operand, bint pattern, Text value) noexcept nogil:
@@ -101,7 +114,7 @@ cdef bint name_matches(const Operand* operand, bint pattern, Text value) noexcep
     cdef int group = 0
     cdef Text part
     for i in range(value.size + 1):
-        if i < value.size and not (value.data[i] == c'=' and group < GROUPS - 1):
+        if i < value.size and value.data[i] != c'=':
             continue
         part.data = value.data + start
         part.size = i - start
@@ -114,44 +127,61 @@ cdef bint name_matches(const Operand* operand, bint pattern, Text value) noexcep
 
 # --- dates and times --------------------------------------------------------------------------------------
 
+cdef enum:
+    LONGEST_CLOCK = 13      # 101112.123456
+
+# In microseconds.
+cdef int64_t SECOND = 1000000
+cdef int64_t MINUTE = 60 * SECOND
+cdef int64_t HOUR = 60 * MINUTE
+cdef int64_t DAY = 24 * HOUR
+
+
 cdef inline bint digit(uint8_t c) noexcept nogil:
     return c'0' <= c <= c'9'
 
 
 cdef Text plain_time(Text text, uint8_t* buffer) noexcept nogil:
-    """A time without colons, of at least six digits, its fraction without zeros at the end; empty if it is none."""
+    """A time without colons, of at least six digits, its fraction without zeros at the end; empty if none."""
     cdef Text found
-    cdef size_t i, n = 0, whole
+    cdef size_t i, n = 0, whole = 0
     found.data = buffer
     found.size = 0
     for i in range(text.size):
         if text.data[i] == c':':
             continue
-        if n == LONGEST_TIME - 2 or not (digit(text.data[i]) or text.data[i] == c'.'):
+        if n == LONGEST_CLOCK or not (text.data[i] == c'.' if n == 6 else digit(text.data[i])):
             return found
+        whole += n < 6
         buffer[n] = text.data[i]
         n += 1
-    whole = 0
-    while whole < n and digit(buffer[whole]):
-        whole += 1
-    if whole < 2 or whole > 6 or whole & 1 or (whole < n and whole != 6):
+    if whole < 2 or whole & 1:
         return found
-    if whole == n:
-        while n < 6:
-            buffer[n] = c'0'
-            n += 1
-    else:
-        while buffer[n - 1] == c'0':
-            n -= 1
-        if buffer[n - 1] == c'.':
-            n -= 1
+    while n < 6:
+        buffer[n] = c'0'
+        n += 1
+    while n > 6 and (buffer[n - 1] == c'0' or buffer[n - 1] == c'.'):
+        n -= 1
     found.size = n
     return found
 
 
-cdef int compare(Text a, Text b) noexcept nogil:
-    cdef int order = memcmp(a.data, b.data, min(a.size, b.size))
-    return order if order else (a.size > b.size) - (a.size < b.size)
+cdef Text plain_date(Text text, uint8_t* buffer) noexcept nogil:
+    """A date without dots; empty if there is anything but digits."""
+    cdef Out out
+    cdef Text found
+    cdef size_t i
+    out.data = buffer
+    out.size = 0
+    out.room = LONGEST_TIME
+    out.inner = NULL
+    normal(KEY_DATE, text, &out)
+    found.data = buffer
+    found.size = out.size
+    for i in range(out.size):
+        if not digit(buffer[i]):
+            found.size = 0
+    return found
 
 
 cdef inline int compare_prefix(Text value, Text end) noexcept nogil:
@@ -171,13 +201,11 @@ cdef inline int64_t days(int64_t year, int64_t month, int64_t day) noexcept nogi
     return 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day - 1
 
 
-cdef bint moment_of(Text text, bint latest, bint with_offset, int64_t* moment) noexcept nogil:
-    """The first or the last microsecond that a DT denotes, in UTC if its offset is to count."""
+cdef bint span_of(Text text, Span* span) noexcept nogil:
+    """What a DT denotes, as told by its own clock; whether it is one."""
     cdef size_t n = 0, i, end
-    cdef int64_t fraction = 0, unit, offset = 0
+    cdef int64_t fraction = 0, unit
     cdef int64_t[6] part
-    cdef int64_t span
-    cdef int64_t second = 1000000  # in microseconds
     part[0], part[1], part[2], part[3], part[4], part[5] = 0, 1, 1, 0, 0, 0
     while n < text.size and digit(text.data[n]):
         n += 1
@@ -187,44 +215,53 @@ cdef bint moment_of(Text text, bint latest, bint with_offset, int64_t* moment) n
     for i in range((n - 4) // 2):
         part[i + 1] = two(text.data + 4 + 2 * i)
     end = n
-    unit = second
+    unit = SECOND
     if n == 14 and n < text.size and text.data[n] == c'.':
         end = n + 1
         while end < text.size and digit(text.data[end]) and unit > 1:
             unit //= 10
             fraction += unit * (text.data[end] - 48)
             end += 1
-    if part[1] < 1 or part[1] > 12 or part[2] < 1 or part[2] > 31 or part[3] > 23 or part[4] > 59 or part[5] > 60:
+    if not (1 <= part[1] <= 12 and 1 <= part[2] <= 31 and part[3] <= 23 and part[4] <= 59 and part[5] <= 60):
         return False
-    if text.size - end == 5 and (text.data[end] == c'+' or text.data[end] == c'-'):
-        for i in range(1, 5):
-            if not digit(text.data[end + i]):
-                return False
-        offset = two(text.data + end + 1) * 60 + two(text.data + end + 3)
-        if text.data[end] == c'-':
-            offset = -offset
-    elif text.size != end:
+    text.data += end
+    text.size -= end
+    if not offset_of(text, &span.offset):
         return False
-    moment[0] = (((days(part[0], part[1], part[2]) * 24 + part[3]) * 60 + part[4]) * 60 + part[5]) * second + fraction
-    if latest:
-        if n == 4:
-            span = days(part[0] + 1, 1, 1) - days(part[0], 1, 1)
-            span *= 86400 * second
-        elif n == 6:
-            span = days(part[0] + part[1] // 12, part[1] % 12 + 1, 1) - days(part[0], part[1], 1)
-            span *= 86400 * second
-        elif n == 8:
-            span = 86400 * second
-        elif n == 10:
-            span = 3600 * second
-        elif n == 12:
-            span = 60 * second
-        else:
-            span = unit
-        moment[0] += span - 1
-    if with_offset:
-        moment[0] -= offset * 60 * second
+    span.first = days(part[0], part[1], part[2]) * DAY + part[3] * HOUR + part[4] * MINUTE + part[5] * SECOND
+    span.first += fraction
+    if n == 4:
+        unit = (days(part[0] + 1, 1, 1) - days(part[0], 1, 1)) * DAY
+    elif n == 6:
+        unit = (days(part[0] + part[1] // 12, part[1] % 12 + 1, 1) - days(part[0], part[1], 1)) * DAY
+    elif n < 14:
+        unit = DAY if n == 8 else HOUR if n == 10 else MINUTE
+    span.last = span.first + unit - 1
     return True
+
+
+cdef bint offset_of(Text text, int* minutes) noexcept nogil:
+    """The offset from UTC at the end of a DT, if there is one; whether there is nothing else."""
+    cdef size_t i
+    minutes[0] = NO_OFFSET
+    if text.size == 0:
+        return True
+    if text.size != 5 or (text.data[0] != c'+' and text.data[0] != c'-'):
+        return False
+    for i in range(1, 5):
+        if not digit(text.data[i]):
+            return False
+    minutes[0] = <int>(two(text.data + 1) * 60 + two(text.data + 3))
+    if text.data[0] == c'-':
+        minutes[0] = -minutes[0]
+    return True
+
+
+cdef inline int64_t ahead(const Span* a, const Span* b) noexcept nogil:
+    """How far the clock of `a` is ahead of that of `b`; not at all, if one of them does not say."""
+    if a.offset == NO_OFFSET or b.offset == NO_OFFSET:
+        return 0
+    return (a.offset - b.offset) * MINUTE
 
 
 # --- one value --------------------------------------------------------------------------------------------
@@ -232,8 +269,12 @@ cdef bint moment_of(Text text, bint latest, bint with_offset, int64_t* moment) n
 cdef bint number_of(Text text, double* value) noexcept nogil:
     cdef char[64] buffer
     cdef char* end
+    cdef size_t i
     if text.size == 0 or text.size >= 64:
         return False
+    for i in range(text.size):
+        if not digit(text.data[i]) and memchr(b"+-.eE", text.data[i], 5) == NULL:
+            return False
     memcpy(buffer, text.data, text.size)
     buffer[text.size] = 0
     value[0] = strtod(buffer, &end)
@@ -244,60 +285,46 @@ cdef bint in_range(const Test* test, Text value) noexcept nogil:
     cdef const Operand* first = test.operands
     cdef const Operand* last = test.operands + 1
     cdef uint8_t[LONGEST_TIME] buffer
-    cdef Out out
     cdef Text found
-    cdef int64_t early, late
+    cdef Span span
+    if (first.text.size and not first.number) or (last.text.size and not last.number):
+        return False
     if test.form == FORM_MOMENT:
-        if not moment_of(value, False, test.offset, &early) or not moment_of(value, True, test.offset, &late):
+        if not span_of(value, &span):
             return False
-        return late >= first.moment and early <= last.until
-    if test.form == FORM_TIME:
-        found = plain_time(value, buffer)
-        if found.size == 0:
+        if first.text.size and span.last - ahead(&span, &first.span) < first.span.first:
             return False
-    else:
-        out.data = buffer
-        out.size = 0
-        out.room = LONGEST_TIME
-        normal(KEY_DATE, value, &out)
-        found.data = buffer
-        found.size = out.size
-        if found.size == 0 or not digit(buffer[0]):
-            return False
-    if first.text.size and compare_prefix(found, first.text) < 0:
+        return last.text.size == 0 or span.first - ahead(&span, &last.span) <= last.span.last
+    found = plain_time(value, buffer) if test.form == FORM_TIME else plain_date(value, buffer)
+    if found.size == 0 or (first.text.size and compare_prefix(found, first.text) < 0):
         return False
     return last.text.size == 0 or compare_prefix(found, last.text) <= 0
+
+
+cdef bint same_span(const Span* a, const Span* b) noexcept nogil:
+    return a.first - ahead(a, b) == b.first and a.last - ahead(a, b) == b.last
 
 
 cdef bint one_matches(const Test* test, const Operand* operand, Text value) noexcept nogil:
     """Whether one value of an attribute is what one operand says."""
     cdef uint8_t[LONGEST_TIME] buffer
-    cdef Out out
     cdef Text found
     cdef double number
-    cdef int64_t early, late
+    cdef Span span
     if test.form == FORM_NAME:
         return name_matches(operand, test.matching == MATCH_WILDCARD, value)
     if test.form == FORM_NUMBER and operand.number:
         return number_of(value, &number) and number == operand.value
-    if test.form == FORM_DATE and value.size == 10:
-        out.data = buffer
-        out.size = 0
-        out.room = LONGEST_TIME
-        normal(KEY_DATE, value, &out)
-        found.data = buffer
-        found.size = out.size
-        return same(operand.text, found)
+    if test.form == FORM_DATE:
+        found = plain_date(value, buffer)
+        return found.size != 0 and same(operand.text, found)
     if test.form == FORM_TIME:
         found = plain_time(value, buffer)
         return found.size != 0 and same(operand.text, found)
-    if test.form == FORM_MOMENT and operand.number:
-        return (
-            moment_of(value, False, test.offset, &early) and moment_of(value, True, test.offset, &late)
-            and early == operand.moment and late == operand.until
-        )
+    if test.form == FORM_MOMENT:
+        return operand.number and span_of(value, &span) and same_span(&span, &operand.span)
     if test.matching == MATCH_WILDCARD:
-        return wild(operand.text, value)
+        return wild(operand.text, value, NULL)
     return same(operand.text, value)
 
 
@@ -317,14 +344,23 @@ cdef bint value_matches(const Test* test, Text value) noexcept nogil:
     return False
 
 
-cdef bint fits(const Test* test, Text value) noexcept nogil:
+cdef bint says_nothing(const Test* test, Text value) noexcept nogil:
+    """Whether an attribute is empty: of a name, also if it is nothing but its delimiters."""
+    cdef size_t i
+    for i in range(value.size):
+        if memchr(b" \0\\^=", value.data[i], 5 if test.form == FORM_NAME else 3) == NULL:
+            return False
+    return True
+
+
+cdef bint fits(const Test* test, Text value, bint whole) noexcept nogil:
     """Whether an attribute matches: one of its values does."""
     cdef size_t start = 0, i
     cdef Text part
     if test.matching == MATCH_EMPTY:
-        return trimmed(value.data, value.size).size == 0
+        return says_nothing(test, value)
     for i in range(value.size + 1):
-        if i < value.size and value.data[i] != c'\\':
+        if i < value.size and (whole or test.whole or value.data[i] != c'\\'):
             continue
         part = trimmed(value.data + start, i - start)
         if part.size and value_matches(test, part):
@@ -356,6 +392,7 @@ cdef class Matcher:
         for i, (vr, matching, values) in enumerate(wanted):
             self.tests[i].form = FORMS.get(vr, FORM_TEXT)
             self.tests[i].matching = MATCHINGS[matching]
+            self.tests[i].whole = vr in WHOLE
             self.compile(&self.tests[i], [value.encode("utf-8", "surrogatepass") for value in values])
         self.count = len(wanted)
 
@@ -376,50 +413,48 @@ cdef class Matcher:
             raise MemoryError
         for i, group in enumerate(parts):
             test.values[i] = len(group)
-        test.offset = test.form == FORM_MOMENT and any(b"+" in value or b"-" in value for value in values)
-        for i, (which, value) in enumerate(sum(parts, [])):
-            test.operands[i].group = which
-            self.operand(test, &test.operands[i], value, i == 1)
+        i = 0
+        for group in parts:
+            for which, value in group:
+                test.operands[i].group = which
+                self.operand(test, &test.operands[i], value, i == 1)
+                i += 1
         return 0
 
     cdef list groups(self, bytes value):
         """The component groups of a name that have to match, and where: any, if there is but one."""
-        cdef list groups = value.split(b"=", GROUPS - 1)
+        cdef list groups = value.split(b"=")
         if len(groups) == 1:
             return [(-1, value)]
-        return [(i, group) for i, group in enumerate(groups) if group.strip(b" ^*")] or [(-1, b"*")]
+        return [(i, group) for i, group in enumerate(groups) if group.strip(b" \0^*")]
 
     cdef int operand(self, Test* test, Operand* operand, bytes value, bint last) except -1:
         cdef Text text = trimmed(<const uint8_t*>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
-        cdef Out out
-        cdef Text found
         cdef uint8_t[LONGEST_TIME] buffer
+        cdef Out out
         out.size = 0
         out.room = LONGEST_NAME if test.form == FORM_NAME else text.size
         out.data = <uint8_t*>take(&self.arena, max(out.room, <size_t>LONGEST_TIME))
+        out.inner = NULL
         if out.data == NULL:
             raise MemoryError
-        if test.form == FORM_NAME:
-            normal(KEY_NAME, text, &out)
-        elif test.form == FORM_DATE:
-            normal(KEY_DATE, text, &out)
-        elif test.form == FORM_TIME and test.matching != MATCH_RANGE:
-            found = plain_time(text, buffer)
-            memcpy(out.data, found.data, found.size)
-            out.size = found.size
-        else:
-            normal(0, text, &out)
-            if test.form == FORM_TIME:
-                out.size = self.range_time(out.data, out.size, last)
+        if test.form == FORM_TIME and test.matching != MATCH_RANGE:
+            operand.text = plain_time(text, out.data)
+            return 0
+        normal({FORM_NAME: KEY_NAME, FORM_DATE: KEY_DATE}.get(test.form, 0), text, &out)
+        if test.form == FORM_TIME:
+            out.size = self.range_time(out.data, out.size, last)
         operand.text.data = out.data
         operand.text.size = out.size
+        operand.one = test.form == FORM_NAME and has(operand.text, c'?')
         if test.form == FORM_NUMBER:
             operand.number = number_of(text, &operand.value)
+        elif test.form == FORM_DATE:
+            operand.number = plain_date(text, buffer).size != 0
+        elif test.form == FORM_TIME:
+            operand.number = plain_time(text, buffer).size != 0
         elif test.form == FORM_MOMENT:
-            operand.moment, operand.until = -(1 << 62), 1 << 62
-            operand.number = moment_of(text, False, test.offset, &operand.moment) and moment_of(
-                text, True, test.offset, &operand.until
-            )
+            operand.number = span_of(text, &operand.span)
         return 0
 
     cdef size_t range_time(self, uint8_t* data, size_t size, bint last) noexcept:
@@ -434,8 +469,16 @@ cdef class Matcher:
                 n -= 1
         return n
 
-    cdef bint passes(self, int test, Text value) noexcept nogil:
-        return fits(&self.tests[test], value)
+    cdef bint passes(self, int test, Text value, bint whole) noexcept nogil:
+        return fits(&self.tests[test], value, whole)
+
+    cdef bint likes(self, Text key) noexcept nogil:
+        """Whether normalised text is as one of the patterns of the first test."""
+        cdef int i
+        for i in range(self.tests[0].count):
+            if wild(self.tests[0].operands[i].text, key, NULL):
+                return True
+        return False
 
     def matches(self, int test, bytes value not None):
         """Whether an attribute, as text in UTF-8, passes the test of that number."""
@@ -444,4 +487,4 @@ cdef class Matcher:
             raise IndexError(test)
         text.data = <const uint8_t*>PyBytes_AS_STRING(value)
         text.size = PyBytes_GET_SIZE(value)
-        return self.passes(test, text)
+        return self.passes(test, text, False)

@@ -17,9 +17,11 @@ cdef enum:
     N_BIG = 16          # the value is big endian
     N_EXPLICIT = 32     # the header has the form with a VR
     N_UNSORTED = 64     # a set whose tags do not ascend
+    N_ODD = 128         # the header is none that the standard has
 
 cdef enum:
-    MOST_LEVELS = 513   # the data set, and sequences and items in each other
+    MOST_DEPTH = 256    # sequences in each other
+    MOST_LEVELS = 2 * MOST_DEPTH + 1    # the data set, and sequences and items in each other
     MOST_NODES = 1 << 25
 
 # How a run ended.

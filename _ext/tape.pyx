@@ -17,10 +17,10 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memset
 
-from pacs_core._ext.cursor cimport be32, le16, le32
+from pacs_core._ext.cursor cimport be16, be32, le16, le32
 from pacs_core._ext.dictionary cimport Entry, entry_of
 from pacs_core._ext.findings cimport findings_of
-from pacs_core._ext.vr cimport VR_OPAQUE, VR_SQ, VR_UNKNOWN
+from pacs_core._ext.vr cimport VR_LONG, VR_OPAQUE, VR_SQ, VR_UNKNOWN, vr_kind
 from pacs_core._ext.walk cimport (
     F_BAD_LENGTH, F_DELIMITER, F_DUPLICATE, F_ODD_LENGTH, F_OUT_OF_ORDER, F_TRAILING, FORM_OPEN, ITEM, ITEM_END,
     SEQUENCE_END, Element, walk_begin, walk_header, walk_note,
@@ -207,6 +207,15 @@ cdef inline bint is_sequence(const uint8_t* value, uint64_t length, Element* e) 
     return entry != NULL and entry.vr == LETTERS_SQ
 
 
+cdef inline bint is_odd(const uint8_t* header, Element* e) noexcept nogil:
+    """Whether a header is not of the form that its VR, or having none, asks for."""
+    cdef uint8_t kind
+    if e.vr == 0:
+        return (le32(header + 4) if e.little else be32(header + 4)) != e.length
+    kind = vr_kind(header + 4)
+    return (e.size == 12) != (kind == VR_UNKNOWN or kind & VR_LONG != 0)
+
+
 cdef inline int element(Parse* p, Level* level, Element* e) noexcept nogil:
     """An element of a data set or item; its header is there."""
     cdef Node* node
@@ -221,14 +230,16 @@ cdef inline int element(Parse* p, Level* level, Element* e) noexcept nogil:
     node = add(p)
     if node == NULL:
         return P_NO_MEMORY
+    node.flags = 0 if e.little else N_BIG
+    if e.explicit:
+        node.flags |= N_EXPLICIT
+    if is_odd(p.base + p.at, e):
+        node.flags |= N_ODD
     p.at += e.size
     node.at = p.at
     node.tag = e.tag
     node.vr = e.vr
     node.header = <uint8_t>e.size
-    node.flags = 0 if e.little else N_BIG
-    if e.explicit:
-        node.flags |= N_EXPLICIT
     node.next = p.count
     if e.undefined:
         un = e.un and p.walk.un_depth == 0
@@ -293,10 +304,47 @@ cdef void parse_free(Parse* p) noexcept nogil:
     PyMem_RawFree(p)
 
 
+cdef int plain(Parse* p, Level* level) noexcept nogil:
+    """Elements of explicit VR little endian with the short header, nothing being odd about them: most there are.
+
+    It ends before the first that is anything else, having said nothing of it: `walk_header` decides.
+    """
+    cdef const uint8_t* at
+    cdef uint32_t tag, length
+    cdef uint8_t kind
+    cdef Node* node
+    while level.end - p.at >= 16:
+        at = p.base + p.at
+        tag = <uint32_t>le16(at) << 16 | le16(at + 2)
+        kind = vr_kind(at + 4)
+        length = le16(at + 6)
+        if (
+            kind == VR_UNKNOWN or kind & VR_LONG or tag <= level.last or tag >> 16 == 0xFFFE or length & 1
+            or length > level.end - p.at - 8
+        ):
+            return P_DONE
+        if p.count == MOST_NODES:
+            return P_TOO_MANY
+        node = add(p)
+        if node == NULL:
+            return P_NO_MEMORY
+        node.at = p.at + 8
+        node.length = length
+        node.tag = tag
+        node.next = p.count
+        node.vr = be16(at + 4)
+        node.flags = N_EXPLICIT
+        node.header = 8
+        level.last = tag
+        p.at += 8 + length
+    return P_DONE
+
+
 cdef int parse_run(Parse* p, uint32_t budget) noexcept nogil:
     cdef Level* level
     cdef Element e
     cdef Node* owner
+    cdef uint32_t before
     cdef int how
     while True:
         level = &p.levels[p.depth]
@@ -318,6 +366,16 @@ cdef int parse_run(Parse* p, uint32_t budget) noexcept nogil:
         budget -= 1
         if p.only_group and p.depth == 0 and le16(p.base + p.at) != p.only_group:
             break  # before anything of another encoding is found odd
+        if level.holds == ELEMENTS and p.walk.oriented and p.walk.little and not (
+            p.walk.implicit or p.walk.un_depth or p.only_group
+        ):
+            before = p.count
+            how = plain(p, level)
+            if how != P_DONE:
+                return how
+            if p.count != before:
+                budget -= min(budget, p.count - before - 1)
+                continue
         walk_header(&p.walk, p.base + p.at, level.end - p.at, p.at, &e)
         if e.tag >> 16 == 0xFFFE:
             how = delimiter(p, level, &e)
@@ -347,6 +405,8 @@ cdef int parse_run(Parse* p, uint32_t budget) noexcept nogil:
     return P_DONE
 
 
+@cython.final
+@cython.no_gc  # nothing that it holds comes back to it
 cdef class Tape:
     """The elements of one data set; made by native modules only."""
 
@@ -380,7 +440,7 @@ cdef class Tape:
             if how == P_NO_MEMORY:
                 raise MemoryError
             if how == P_TOO_DEEP:
-                raise UnparsableError(f"more than {MOST_LEVELS // 2} sequences in each other", offset=p.at)
+                raise UnparsableError(f"more than {MOST_DEPTH} sequences in each other", offset=p.at)
             if how == P_TOO_MANY:
                 raise UnparsableError(f"more than {MOST_NODES} elements", offset=p.at)
             if p.room - p.count > p.count // 8 + 16:

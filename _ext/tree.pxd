@@ -1,24 +1,10 @@
 """Data sets as users hold them: what was read, lazily, and what was changed."""
 
 cimport cython
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t
 
-from pacs_core._ext.tape cimport Node, Tape
-from pacs_core._ext.values cimport Types
-
-
-@cython.final
-cdef class Context:          # what it takes to read elements: of a data set, and of what is in it
-    cdef Types types
-    cdef type made           # the class of data sets
-    cdef tuple sets          # the character set of the bytes (values.pxd)
-    cdef bint signed         # Pixel Representation: what an ambiguous VR means
-
-
-@cython.final
-cdef class Given:            # an element that was set
-    cdef uint16_t vr
-    cdef object data         # bytes as they are in UTF-8 and little endian; a tuple of them for fragments
+from pacs_core._ext.given cimport Context
+from pacs_core._ext.tape cimport Tape
 
 
 @cython.final
@@ -64,7 +50,3 @@ cdef class Element:
 
     cdef Sequence items(self)
     cdef uint16_t letters(self) except 0
-
-
-cdef Given given_of(uint16_t vr, object data)
-cdef object given_value(Given given, Context context, bint all)

@@ -6,126 +6,23 @@ encoded in: text in UTF-8, numbers in little endian; `encode.pyx` makes of both 
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from operator import index
 
-from pacs_core._ext.cursor cimport le16, be16
-from pacs_core._ext.dictionary cimport Entry, entry_of, entry_of_keyword
+from pacs_core._ext.dictionary cimport Entry, entry_of
+from pacs_core._ext.given cimport Context, Given, context_of, given_of, given_value, is_opaque, plain_context, resolved
+from pacs_core._ext.naming cimport keyword_of, missing, step_of, tag_of
 from pacs_core._ext.tape cimport (
-    N_BIG, N_EXPLICIT, N_FRAGMENTS, N_ITEMS, N_OPEN, N_UNDEFINED, N_UNSORTED, Node, Tape, find, tape_of,
+    MOST_DEPTH, N_BIG, N_FRAGMENTS, N_ITEMS, N_UNDEFINED, N_UNSORTED, Node, Tape, find,
 )
 from pacs_core._ext.values cimport (
-    LETTERS_SQ, LETTERS_SS, LETTERS_UN, LETTERS_US, SETS_UTF8, VR_OB, VR_OW, Types, kind_of, letters_of, one_or_all,
-    sets_of, values_of, vr_text,
+    LETTERS_SQ, LETTERS_UN, VR_OB, kind_of, letters_of, value_of, values_of, vr_text,
 )
-from pacs_core._ext.vr cimport VR_OPAQUE, VR_UNKNOWN
 
 from pacs_core.errors import InvalidValueError
 
-cdef enum:
-    CHARACTER_SET = 0x00080005
-    PIXEL_DATA = 0x7FE00010
-    LUT_DESCRIPTOR = 0x00283002
-    PIXEL_REPRESENTATION = 0x00280103
-    TRANSFER_SYNTAX = 0x00020010
-
-cdef tuple UTF8 = (b"ISO_IR 192", SETS_UTF8)
 cdef object NOT_THERE = object()
-
-
-cdef Context context_of(Tree tree, Context around):
-    """How to read a data set: as what is around it, but for what it says itself."""
-    cdef Tape tape = tree.tape
-    cdef uint32_t sets = find(tape.nodes, tree.root, CHARACTER_SET)
-    cdef uint32_t signed = find(tape.nodes, tree.root, PIXEL_REPRESENTATION)
-    cdef Context context
-    cdef Node* node
-    cdef const uint8_t* p
-    if not sets and not signed:
-        return around
-    context = Context.__new__(Context)
-    context.types = around.types
-    context.made = around.made
-    context.sets = around.sets
-    context.signed = around.signed
-    if sets:
-        node = &tape.nodes[sets]
-        context.sets = sets_of((<const char*>tape.base)[node.at:node.at + node.length].strip(b" \0"))
-    if signed and tape.nodes[signed].length >= 2:
-        node = &tape.nodes[signed]
-        p = tape.base + node.at
-        context.signed = (be16(p) if node.flags & N_BIG else le16(p)) == 1
-    return context
-
-
-cdef Context plain_context(type made):
-    cdef Context context = Context.__new__(Context)
-    context.types = made.types
-    context.made = made
-    context.sets = sets_of(b"")
-    context.signed = False
-    return context
-
-
-cdef Given given_of(uint16_t vr, object data):
-    """TypeError for what are not bytes; bulk data may be any buffer, or a tuple of buffers."""
-    cdef Given given = Given.__new__(Given)
-    given.vr = vr
-    if is_opaque(vr):
-        given.data = data if isinstance(data, bytes) else (
-            tuple([memoryview(piece).cast("B") for piece in data]) if isinstance(data, tuple)
-            else memoryview(data).cast("B")
-        )
-    else:
-        given.data = bytes(memoryview(data))
-    return given
-
-
-cdef inline bint is_opaque(uint16_t vr) noexcept nogil:
-    cdef uint8_t kind = kind_of(vr)
-    return kind >= VR_OPAQUE or kind == VR_UNKNOWN
-
-
-cdef object given_value(Given given, Context context, bint all):
-    """The value, or all values, of an element that was set."""
-    cdef uint8_t kind = kind_of(given.vr)
-    cdef bytes data
-    cdef tuple values
-    if is_opaque(given.vr):
-        if isinstance(given.data, tuple):
-            values = tuple([memoryview(piece) for piece in given.data])
-            return (values,) if all else values
-        view = memoryview(given.data) if len(given.data) else None
-        return view if not all else () if view is None else (view,)
-    data = given.data
-    values = values_of(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), given.vr, True, UTF8,
-                       context.types)
-    return values if all else one_or_all(values, kind)
-
-
-cdef uint16_t resolved(const Entry* entry, bint signed) noexcept nogil:
-    """The VR that an ambiguous one of the dictionary means (PS3.5 Annex A, PS3.3 C.7.6.3.1)."""
-    if entry.vr2 == 0:
-        return entry.vr
-    if entry.vr == LETTERS_US and entry.vr2 == LETTERS_SS:
-        return LETTERS_SS if signed else LETTERS_US
-    return VR_OW
-
-
-@cython.final
-cdef class Context:
-    def __init__(self):
-        raise TypeError("internal")
-
-
-@cython.final
-cdef class Given:
-    def __init__(self):
-        raise TypeError("internal")
 
 
 @cython.final
@@ -146,10 +43,8 @@ cdef class Sequence:
         self.changed = True
         self.extend(items)
 
+    @cython.boundscheck(True)  # who iterates over items may remove some meanwhile, and so may a class that makes them
     cdef Tree member(self, Py_ssize_t place):
-        # Who iterates over items may remove some meanwhile.
-        if place < 0 or place >= len(self.members):
-            raise IndexError(f"no item {place} in a sequence of {len(self.members)}")
         cdef object found = self.members[place]
         cdef Tree tree
         if isinstance(found, Tree):
@@ -157,7 +52,7 @@ cdef class Sequence:
         tree = <Tree?>self.context.made.__new__(self.context.made)
         tree.tape = self.tape
         tree.root = found
-        tree.context = context_of(tree, self.context)
+        tree.context = context_of(tree.tape, tree.root, self.context)
         self.members[place] = tree
         return tree
 
@@ -325,7 +220,7 @@ cdef class Tree:
         if entry != NULL and entry.vr:
             if n.flags & N_FRAGMENTS:
                 return VR_OB
-            return resolved(entry, self.context.signed)
+            return resolved(entry, entry.vr2 != 0 and self.context.is_signed())
         if n.tag >> 16 & 1:
             return letters_of(self._private_vr(n.tag))
         return LETTERS_UN
@@ -361,10 +256,9 @@ cdef class Tree:
         """The value, or all values, of an element that was read."""
         cdef Node* n = &self.tape.nodes[node]
         cdef uint16_t vr = self.vr_of(node)
-        cdef uint8_t kind
         cdef uint32_t at
         cdef list pieces
-        cdef tuple values
+        cdef bint little
         if vr == LETTERS_SQ:
             found = self.sequence(node)
             return (found,) if all else found
@@ -375,17 +269,17 @@ cdef class Tree:
                 pieces.append(self.tape.slice(self.tape.nodes[at].at, self.tape.nodes[at].length))
                 at = self.tape.nodes[at].next
             return (tuple(pieces),) if all else tuple(pieces)
-        kind = kind_of(vr)
-        if kind >= VR_OPAQUE or kind == VR_UNKNOWN:
+        if is_opaque(vr):
             if n.length == 0:
                 return () if all else None
             view = self.tape.slice(n.at, n.length)
             return (view,) if all else view
-        values = values_of(
-            self.tape.base + n.at, n.length, vr, not n.flags & N_BIG or n.vr == LETTERS_UN, self.context.sets,
-            self.context.types,
-        )
-        return values if all else one_or_all(values, kind)
+        little = not n.flags & N_BIG or n.vr == LETTERS_UN
+        if all:
+            return values_of(
+                self.tape.base + n.at, n.length, vr, little, self.context.sets, self.context.types
+            )
+        return value_of(self.tape.base + n.at, n.length, vr, little, self.context.sets, self.context.types)
 
     cdef object value(self, uint32_t tag, bint all):
         """The value, or all values, of an element; NOT_THERE if there is none."""
@@ -507,7 +401,10 @@ cdef class Tree:
         return iter(self.elements(None, 0))
 
     def walk(self):
-        """Every element, those in sequences after the sequence; see `Element.path`."""
+        """Every element, those in sequences after the sequence; see `Element.path`.
+
+        InvalidValueError for more than 256 sequences in each other.
+        """
         cdef list stack = [frame_of(None, self)]
         cdef Frame frame
         cdef Element element
@@ -520,6 +417,8 @@ cdef class Tree:
                 yield element
                 sequence = element.items()
                 if sequence is not None and sequence.members:
+                    if len(stack) > MOST_DEPTH:  # a data set that was set into itself has no end
+                        raise InvalidValueError(f"more than {MOST_DEPTH} sequences in each other")
                     stack.append(frame_of(element, None))
             elif not frame.enter():
                 stack.pop()
@@ -651,7 +550,7 @@ cdef class Tree:
 
     @property
     def signed(self):
-        return self.reading().signed
+        return self.reading().is_signed()
 
 
 @cython.final
@@ -694,42 +593,13 @@ cdef inline Element element_of(
     return element
 
 
-cdef uint32_t tag_of(object key) except? 0:
-    """The tag of a number or a keyword; 0 for anything else, which `_resolve` is then asked."""
-    cdef Py_ssize_t size
-    cdef const char* text
-    cdef const Entry* entry
-    if isinstance(key, str):
-        if not key.isascii():
-            return 0
-        text = PyUnicode_AsUTF8AndSize(key, &size)
-        entry = entry_of_keyword(text, size)
-        return 0 if entry == NULL else entry.tag
-    if isinstance(key, int) and 0 <= key <= 0xFFFFFFFF:
-        return key
-    return 0
-
-
 cdef extern from "Python.h":
-    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
     int Py_EnterRecursiveCall(const char* where) except -1
     void Py_LeaveRecursiveCall()
 
 
-cdef str keyword_of(uint32_t tag):
-    cdef const Entry* entry = entry_of(tag)
-    return "" if entry == NULL else entry.keyword.decode("ascii")
-
-
-cdef inline str step_of(uint32_t tag):
-    return keyword_of(tag) or f"{tag:08X}"
-
-
-cdef str missing(uint32_t tag):
-    return f"no element ({tag >> 16:04X},{tag & 0xFFFF:04X}) {keyword_of(tag)}".rstrip()
-
-
 @cython.final
+@cython.no_gc  # nothing that it holds comes back to it
 cdef class Element:
     """One element of a data set, as it is at the moment it is asked."""
 
@@ -820,72 +690,3 @@ cdef class Element:
 
     def __repr__(self):
         return f"<Element ({self.tag >> 16:04X},{self.tag & 0xFFFF:04X}) {self.vr} {self.path}>"
-
-
-def parse(
-    type made not None, data, *, bint implicit=False, bint little=True, uint64_t start=0, meta=None,
-    bytes character_set=b"", bint signed=False, tuple found=(), tuple cut=None,
-):
-    """The data set of class `made` that begins at `start` of a buffer.
-
-    Parameters
-    ----------
-    character_set, signed
-        Specific Character Set and Pixel Representation of what it is in, if that is something.
-    found, cut
-        Findings that were made before, and what is missing of what the data set was in; None if nothing.
-
-    Raises UnparsableError for more than 256 sequences in each other or 33 million elements, and nothing else:
-    what is wrong is among the findings.
-    """
-    cdef Tree tree = <Tree?>made.__new__(made)
-    tree.tape = tape_of(data, start, implicit, little, 0)
-    tree.tape.findings = found + tree.tape.findings
-    tree.tape.cut = tree.tape.cut or cut
-    tree.context = plain_context(made)
-    tree.context.sets = sets_of(character_set)
-    tree.context.signed = signed
-    tree.context = context_of(tree, tree.context)
-    tree.meta = meta
-    return tree
-
-
-def open_file(type made not None, data, dict encodings not None):
-    """The data set of a file that begins as PS3.10 7.1 has it, in a transfer syntax that needs no inflating.
-
-    `encodings`: (implicit, little endian) by transfer syntax UID. None for any other file: `dicom.reading`
-    looks closer at it.
-    """
-    cdef Tree meta, tree
-    cdef tuple encoding
-    cdef object uid
-    cdef Tape tape
-    cdef Context context
-    cdef Py_buffer view
-    cdef bint prefixed
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    prefixed = view.len > 132 and memcmp(<const char*>view.buf + 128, b"DICM", 4) == 0
-    PyBuffer_Release(&view)
-    if not prefixed:
-        return None
-    context = plain_context(made)
-    meta = <Tree?>made.__new__(made)
-    meta.tape = tape_of(data, 132, False, True, 2)
-    meta.context = context
-    uid = meta.value(TRANSFER_SYNTAX, False)
-    encoding = encodings.get(uid) if isinstance(uid, str) else None
-    if encoding is None:
-        return None
-    tree = <Tree?>made.__new__(made)
-    tree.tape = tape_of(data, 132 + meta.tape.nodes[0].length, encoding[0], encoding[1], 0)
-    tree.context = context_of(tree, context)
-    tree.meta = meta
-    return tree
-
-
-def parse_meta(type made not None, data, uint64_t start):
-    """The file meta information from `start` of a buffer on, and where it ends (PS3.10 7.1)."""
-    cdef Tree tree = <Tree?>made.__new__(made)
-    tree.tape = tape_of(data, start, False, True, 2)
-    tree.context = plain_context(made)
-    return tree, tree.tape.nodes[0].length + min(start, <uint64_t>tree.tape.view.len)

@@ -52,5 +52,6 @@ cdef tuple split_text(const uint8_t* p, uint64_t size, uint16_t vr, tuple sets, 
 cdef tuple numbers_of(const uint8_t* p, uint64_t size, uint8_t kind, bint little)
 cdef tuple values_of(const uint8_t* p, uint64_t size, uint16_t vr, bint little, tuple sets, Types types)
 cdef object one_or_all(tuple values, uint8_t kind)
+cdef object value_of(const uint8_t* p, uint64_t size, uint16_t vr, bint little, tuple sets, Types types)
 cdef uint16_t letters_of(str vr) except 0
 cdef str vr_text(uint16_t vr)

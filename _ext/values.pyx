@@ -247,3 +247,21 @@ cdef object one_or_all(tuple values, uint8_t kind):
     if values:
         return values
     return "" if VR_UNKNOWN < kind < VR_US else None
+
+
+cdef object value_of(const uint8_t* p, uint64_t size, uint16_t vr, bint little, tuple sets, Types types):
+    """What an element that is neither a sequence nor bulk data gives: as `one_or_all` of `values_of`, at once where
+    it is one value of plain text or one number."""
+    cdef uint8_t kind = kind_of(vr)
+    cdef uint64_t length = size
+    cdef str text
+    if kind >= VR_US:
+        return number(p, kind, little) if size == width(kind) else one_or_all(numbers_of(p, size, kind, little), kind)
+    while length and (p[length - 1] == 0x20 or p[length - 1] == 0):
+        length -= 1
+    if length == 0 or not is_plain(p, length) or memchr(p, 0x5C, length) != NULL:
+        return one_or_all(values_of(p, size, vr, little, sets, types), kind)
+    if kind == VR_ASCII and vr in types.of_text:
+        return converted(p, length, vr, types.of_text[vr], sets, types)
+    text = stripped(p, length, kind == VR_ASCII or kind == VR_TEXT or kind == VR_NAME)
+    return types.person_name(text) if kind == VR_NAME else text

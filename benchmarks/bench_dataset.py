@@ -244,7 +244,7 @@ def main() -> None:
     print(f"{date.today()}, {os.cpu_count()} cores, Python {platform.python_version()},", end=" ")
     print(f"pydicom {pydicom.__version__}")
     ct = part10(ct_header("DOE^JOHN", "ISO_IR 100"))
-    small = part10(ct_header("DOE^JOHN", "ISO_IR 100")[: -512 * 512 * 2 + 32768])
+    small = part10(ct_header("DOE^JOHN", "ISO_IR 100", 32768))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number in range(options.files):

@@ -26,8 +26,8 @@ SYNTAX = str(ExplicitVRLittleEndian)
 TAGS = [attribute.tag for attribute in attributes.ATTRIBUTES]
 
 
-def ct_header(name: str, character_set: str) -> bytes:
-    """A CT image's data set of 257 elements, its Pixel Data 512 x 512."""
+def ct_header(name: str, character_set: str, pixels: int = 512 * 512 * 2) -> bytes:
+    """A CT image's data set of 257 elements; `pixels`: bytes of its Pixel Data."""
     dataset = Dataset()
     dataset.SpecificCharacterSet = character_set
     values = {"UI": "1.2.840.113619.2.5.1762583153.215519.978957063.78", "PN": name, "DA": "20240229"}
@@ -48,7 +48,7 @@ def ct_header(name: str, character_set: str) -> bytes:
     while len(dataset) < 256:
         dataset.add_new(0x00191000 + number, "SS", number)
         number += 1
-    dataset.add_new(0x7FE00010, "OW", bytes(512 * 512 * 2))
+    dataset.add_new(0x7FE00010, "OW", bytes(pixels))
     out = io.BytesIO()
     dataset.save_as(out, implicit_vr=False, little_endian=True, enforce_file_format=False)
     return out.getvalue()

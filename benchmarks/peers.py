@@ -7,6 +7,7 @@ program (``python peers.py PORT FOLDER``) this is the bare pynetdicom receiver.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -101,7 +102,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def _await_port(process: subprocess.Popen[str], port: int) -> None:
+def await_port(process: subprocess.Popen[str], port: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -113,7 +114,7 @@ def _await_port(process: subprocess.Popen[str], port: int) -> None:
 
 
 @contextmanager
-def _running(command: list[str], **options: object) -> Iterator[subprocess.Popen[str]]:
+def running(command: list[str], **options: object) -> Iterator[subprocess.Popen[str]]:
     """A program in a process group of its own, which is ended with the block."""
     process = subprocess.Popen(  # type: ignore[call-overload]
         command, stdout=subprocess.DEVNULL, text=True, start_new_session=True, **options
@@ -140,7 +141,7 @@ def ours(repository: Path, settings: Sequence[str]) -> Callable[[Path], Abstract
             command += ["--set", setting]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PACS_CORE_")}
         environment["PYTHONPATH"] = str(repository)
-        with _running(command, stderr=subprocess.PIPE, env=environment, cwd=repository) as process:
+        with running(command, stderr=subprocess.PIPE, env=environment, cwd=repository) as process:
             assert process.stderr is not None
             port = 0
             for line in process.stderr:
@@ -170,8 +171,8 @@ def storescp(folder: Path) -> Iterator[Receiver]:
     port = free_port()
     command = [str(STORESCP), "--fork", "--bit-preserving", "--aetitle", AE_TITLE]
     command += ["-od", str(folder), str(port)]
-    with _running(command, stderr=subprocess.DEVNULL, env=no_delay()) as process:
-        _await_port(process, port)
+    with running(command, stderr=subprocess.DEVNULL, env=no_delay()) as process:
+        await_port(process, port)
         yield Receiver(port, process.pid)
 
 
@@ -187,8 +188,8 @@ def dcmqrscp(folder: Path) -> Iterator[Receiver]:
         f"AETable BEGIN\n{AE_TITLE} {storage} RW (500, 1024gb) ANY\nAETable END\n"
     )
     command = [str(DCMQRSCP), "--config", str(configuration)]
-    with _running(command, stderr=subprocess.DEVNULL, env=no_delay()) as process:
-        _await_port(process, port)
+    with running(command, stderr=subprocess.DEVNULL, env=no_delay()) as process:
+        await_port(process, port)
         yield Receiver(port, process.pid)
 
 
@@ -208,10 +209,27 @@ def orthanc(folder: Path) -> Iterator[Receiver]:
         "DicomCheckCalledAet": False,
         "DicomAlwaysAllowEcho": True,
         "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowFind": True,
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(configuration))
-    with _running([str(ORTHANC), str(path)], stderr=subprocess.DEVNULL, env=no_delay()) as process:
+    with running([str(ORTHANC), str(path)], stderr=subprocess.DEVNULL, env=no_delay()) as process:
+        await_port(process, port)
+        yield Receiver(port, process.pid)
+
+
+@contextmanager
+def qrscp(folder: Path) -> Iterator[Receiver]:
+    """pynetdicom's query/retrieve application, with a database in the folder."""
+    port = free_port()
+    configuration = folder / "qrscp.ini"
+    configuration.write_text(
+        f"[DEFAULT]\nae_title: {AE_TITLE}\nport: {port}\nmax_pdu: 0\nacse_timeout: 30\ndimse_timeout: 30\n"
+        f"network_timeout: 600\nbind_address: 127.0.0.1\ninstance_location: {folder / 'instances'}\n"
+        f"database_location: {folder / 'instances.sqlite'}\nlog_identifier: False\n"
+    )
+    command = [sys.executable, "-m", "pynetdicom", "qrscp", "-q", "-c", str(configuration)]
+    with _running(command, stderr=subprocess.DEVNULL) as process:
         _await_port(process, port)
         yield Receiver(port, process.pid)
 
@@ -221,8 +239,8 @@ def bare_pynetdicom(folder: Path) -> Iterator[Receiver]:
     """pynetdicom's AE with a handler that writes the bytes as received, in a process of its own."""
     port = free_port()
     command = [sys.executable, str(Path(__file__).resolve()), str(port), str(folder)]
-    with _running(command, stderr=subprocess.DEVNULL) as process:
-        _await_port(process, port)
+    with running(command, stderr=subprocess.DEVNULL) as process:
+        await_port(process, port)
         yield Receiver(port, process.pid)
 
 
@@ -244,6 +262,16 @@ def _orthanc_version() -> str:
         return "not installed"
     said = subprocess.run([str(ORTHANC), "--version"], capture_output=True, text=True, check=False).stdout
     return f"Orthanc {said.split()[1]}" if said else "Orthanc, version unknown"
+
+
+def query_peers() -> list[Peer]:
+    """Those that answer queries, ours first."""
+    by_name = {peer.name: peer for peer in peers()}
+    missing = "SQLAlchemy is not installed (pip install sqlalchemy)"
+    present = importlib.util.find_spec("sqlalchemy") is not None
+    version = f"qrscp of pynetdicom {importlib.metadata.version('pynetdicom')}"
+    application = Peer("qrscp", qrscp, version, None if present else missing)
+    return [by_name["pacs_core"], by_name["Orthanc"], by_name["dcmqrscp"], application]
 
 
 def peers(settings: Sequence[str] = (), baseline: Path | None = None) -> list[Peer]:

@@ -100,20 +100,20 @@ class Association:
     """An association over a raw socket, one presentation context."""
 
     def __init__(self, port: int, request: bytes) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), _SOCKET_SECONDS)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = socket.create_connection(("127.0.0.1", port), _SOCKET_SECONDS)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = bytearray()
-        self._socket.sendall(request)
+        self.socket.sendall(request)
         self.accept = self.read(2)
 
     def send(self, encoded: bytes) -> None:
-        self._socket.sendall(encoded)
+        self.socket.sendall(encoded)
 
     def read(self, kind: int) -> bytes:
         """The next PDU, which is to be of that kind (PS3.8 9.3)."""
         received = self._received
         while len(received) < 6 or len(received) < 6 + int.from_bytes(received[2:6], "big"):
-            piece = self._socket.recv(65536)
+            piece = self.socket.recv(65536)
             if not piece:
                 raise RunError("the receiver closed the connection")
             received += piece
@@ -131,10 +131,10 @@ class Association:
     def release(self) -> None:
         self.send(RELEASE_RQ)
         self.read(6)
-        self._socket.close()
+        self.socket.close()
 
     def close(self) -> None:
-        self._socket.close()
+        self.socket.close()
 
 
 def request(abstract_syntax: str) -> bytes:

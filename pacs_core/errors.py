@@ -100,6 +100,10 @@ class NotFoundError(PacsError):
     """Nothing of that identity is held."""
 
 
+class NotConvertibleError(PacsError):
+    """An instance can't be given in any of the transfer syntaxes that are accepted."""
+
+
 class IdentifierError(PacsError):
     """A query's identifier does not match its SOP class: level, unique keys (PS3.4 C.4.1.3)."""
 

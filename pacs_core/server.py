@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any
@@ -13,12 +14,17 @@ from pydicom.uid import UID
 from pynetdicom import AE, AllStoragePresentationContexts
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from pacs_core.archive import Archive
+from pacs_core.archive import Archive, Held
 from pacs_core.archive.place import Place
-from pacs_core.config import Decision, PeerBook, Peers, Refusal, Service, Settings, TlsSettings
+from pacs_core.client import Remote, Sent, Timeouts
+from pacs_core.client.forwarding import forward
+from pacs_core.config import Decision, Peer, PeerBook, Peers, Refusal, Service, Settings, TlsSettings
 from pacs_core.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, STORABLE
-from pacs_core.dimse.find import ROOTS, FindService
+from pacs_core.dimse.find import FindService
+from pacs_core.dimse.identifier import FIND, GET, MOVE, QueryRequest
 from pacs_core.dimse.negotiation import LIMIT_EXCEEDED, Preferences, Rejection
+from pacs_core.dimse.retrieve import RetrieveService
+from pacs_core.dimse.retrieving import Sender
 from pacs_core.dimse.server import AssociationServer, Budget, Wire
 from pacs_core.dimse.storage import Answer
 from pacs_core.dimse.store import StoreService, failure_of
@@ -126,11 +132,15 @@ class Node:
             settings.server.aet,
             lambda calling, called, address: self._admission.may(calling, called, address, Service.FIND),
         )
+        retrieving = RetrieveService(
+            archive, self._admission.may, Destinations(settings, archive, self._admission)
+        )
         entity = application_entity(settings)
         wire = settings.wire
         shared: dict[str, Any] = {
             "storage": services,
             "queries": finding,
+            "retrievals": retrieving,
             "admission": self._admission,
             "failure": self._failure,
             "preferences": Preferences(
@@ -201,18 +211,59 @@ class Admission:
         """Whether an admitted peer may use a service."""
         return self._decide(calling, called, address).may(service)
 
+    def destination(self, aet: str) -> Peer | None:
+        """The peer that a C-MOVE to that AE title sends to, None if there is none."""
+        return self._current().destination(aet)
+
     def _decide(self, calling: str, called: str, address: str) -> Decision:
+        return _decision(self._current(), calling, called, address)
+
+    def _current(self) -> Peers:
         peers = self._book.current()
         if self._book.problem != self._problem:
             self._problem = self._book.problem
             if self._problem is not None:
                 log.error("the peers file is wrong; the peers of before stay", why=self._problem)
-        return _decision(peers, calling, called, address)
+        return peers
 
 
 @lru_cache(maxsize=4096)
 def _decision(peers: Peers, calling: str, called: str, address: str) -> Decision:
     return peers.admit(calling, called, address)
+
+
+class Destinations:
+    """What sends to the destinations of C-MOVE: our client, to the known peers."""
+
+    def __init__(self, settings: Settings, archive: Archive, admission: Admission) -> None:
+        self._settings = settings
+        self._archive = archive
+        self._admission = admission
+
+    def __call__(self, aet: str) -> Sender | None:
+        """What sends to that AE title, None if it is no destination."""
+        peer = self._admission.destination(aet)
+        if peer is None:
+            return None
+        wire = self._settings.wire
+        timeouts = Timeouts(acse=wire.artim_timeout, dimse=wire.dimse_timeout, write=wire.network_timeout)
+        remote = Remote(peer.host, peer.port, peer.aet.strip(), self._settings.server.aet, timeouts=timeouts)
+        associations = peer.associations or self._settings.retrieve.move_associations
+
+        def send(
+            instances: Sequence[Held], request: QueryRequest, stop: threading.Event
+        ) -> Iterator[Sent | None]:
+            return forward(
+                self._archive,
+                remote,
+                instances,
+                originator=(request.calling_ae_title, request.message_id),
+                priority=request.priority,
+                associations=associations,
+                stop=stop,
+            )
+
+        return send
 
 
 class _Counted(Wire):
@@ -260,11 +311,12 @@ def application_entity(settings: Settings) -> AE:
     entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.add_supported_context(Verification)
-    for root in ROOTS:
-        entity.add_supported_context(root)
+    for sop_class in (*FIND, *GET, *MOVE):
+        entity.add_supported_context(sop_class)
     storage = [UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts]
     for uid in dict.fromkeys([*storage, *map(UID, settings.wire.sop_classes)]):
-        entity.add_supported_context(uid, list(STORABLE))
+        # SCP for what is sent to us, SCU for what a C-GET brings (PS3.4 C.5.3, PS3.7 D.3.3.4).
+        entity.add_supported_context(uid, list(STORABLE), scu_role=True, scp_role=True)
     return entity
 
 

@@ -109,7 +109,7 @@ def with_ours(
         a, b = mine[tag], its[tag]
         if a.vr != b.vr:
             lost = implicit and (tag >> 16 & 1 or b.vr in {"OW", "UN"} or (a.vr, b.vr) == ("OW", "OB"))
-            if not lost or (len(a.raw) + 1) // 2 != (len(b.raw) + 1) // 2:
+            if not lost or (a.vr != "SQ" and (len(a.raw) + 1) // 2 != (len(b.raw) + 1) // 2):
                 yield f"{here} vr"
         elif a.vr == "SQ":
             if len(a.value) != len(b.value):

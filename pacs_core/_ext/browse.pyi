@@ -39,6 +39,9 @@ def series_named(env: Environment, schema: Schema, uid: bytes, limit: int = 1000
 def ids_of(
     env: Environment, table: int, key: bytes | None = None, after: int = 0, limit: int = 1000
 ) -> list[int]: ...
+def children(
+    env: Environment, parents: Sequence[int], after: Sequence[int], limit: int = 1000
+) -> tuple[list[int], list[int]]: ...
 def matches(
     env: Environment, schema: Schema, level: int, ids: Sequence[int]
 ) -> list[dict[int, str] | None]: ...

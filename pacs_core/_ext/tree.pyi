@@ -1,22 +1,12 @@
 """Data sets: a tape, and over it what was set and deleted; `dicom.dataset.Dataset` is what users see."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Never, Self, TypeVar, final, overload
+from typing import Any, ClassVar, Never, Self, final, overload
 
-from typing_extensions import Buffer, disjoint_base
+from typing_extensions import disjoint_base
 
 from pacs_core._ext.findings import Finding
 from pacs_core._ext.values import Types
-
-_T = TypeVar("_T", bound=Tree)
-
-@final
-class Context:
-    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
-
-@final
-class Given:
-    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
 
 @final
 class Sequence:
@@ -75,7 +65,10 @@ class Tree:
     def __bool__(self) -> bool: ...
     def __iter__(self) -> Iterator[Element]: ...
     def walk(self) -> Iterator[Element]:
-        """Every element, those in sequences after the sequence; see `Element.path`."""
+        """Every element, those in sequences after the sequence; see `Element.path`.
+
+        InvalidValueError for more than 256 sequences in each other.
+        """
     def pick(self, *keys: object) -> tuple[Any, ...]:
         """The values of several elements, a tuple; None for those that are not there.
 
@@ -153,41 +146,5 @@ class Element:
     @property
     def raw(self) -> Any:
         """The bytes of its value as it was read, a view; as they are kept, of one that was set."""
-
-def parse(
-    made: type[_T],
-    data: Buffer,
-    *,
-    implicit: bool = False,
-    little: bool = True,
-    start: int = 0,
-    meta: object = None,
-    character_set: bytes = b"",
-    signed: bool = False,
-    found: tuple[Finding, ...] = (),
-    cut: tuple[int, int] | None = None,
-) -> _T:
-    """The data set of class `made` that begins at `start` of a buffer.
-
-    Parameters
-    ----------
-    character_set, signed
-        Specific Character Set and Pixel Representation of what it is in, if that is something.
-    found, cut
-        Findings that were made before, and what is missing of what the data set was in; None if nothing.
-
-    Raises UnparsableError for more than 256 sequences in each other or 33 million elements, and nothing else:
-    what is wrong is among the findings.
-    """
-
-def open_file(made: type[_T], data: Buffer, encodings: dict[str, tuple[bool, bool]]) -> _T | None:
-    """The data set of a file that begins as PS3.10 7.1 has it, in a transfer syntax that needs no inflating.
-
-    `encodings`: (implicit, little endian) by transfer syntax UID. None for any other file: `dicom.reading`
-    looks closer at it.
-    """
-
-def parse_meta(made: type[_T], data: Buffer, start: int) -> tuple[_T, int]:
-    """The file meta information from `start` of a buffer on, and where it ends (PS3.10 7.1)."""
 
 __pyx_capi__: dict[str, object]

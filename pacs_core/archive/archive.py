@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterator, Mapping, Set
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from pacs_core.archive.answer import Answer
+from pacs_core.archive.delete import Deleted, delete
 from pacs_core.archive.find import find
 from pacs_core.archive.ingest import Arriving, Duplicates, Ingest, Stored
 from pacs_core.archive.place import Place
 from pacs_core.archive.recover import recover, stands
+from pacs_core.archive.retrieve import Held, Outgoing, open_outgoing, retrieve
 from pacs_core.archive.settle import Recovered
 from pacs_core.config import ArchiveSettings
 from pacs_core.dicom.attributes import Level
@@ -19,7 +22,7 @@ from pacs_core.dicom.header import scan
 from pacs_core.dicom.part10 import split
 from pacs_core.dicom.query import Query
 from pacs_core.errors import NotFoundError, OutOfResourcesError, from_os_error
-from pacs_core.index import Index, Located, Search, Stats
+from pacs_core.index import Index, Located, Stats
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Opened, Store, Syscalls
 
@@ -170,9 +173,19 @@ class Archive:
         """What is held at `level` under the unique keys given; see `archive.find`."""
         return find(self.index, level, keys, wanted=wanted, hierarchy=hierarchy)
 
-    def search(self, query: Query) -> Search:
-        """What is held and matches: a search that is planned, and walked as its results are asked for."""
-        return self.index.search(query)
+    def search(self, query: Query) -> Answer:
+        """What is held and matches, planned now and found as it is asked for."""
+        return Answer(self.index.search(query), self.objects)
+
+    def retrieve(
+        self, level: Level, keys: Mapping[int, str], *, hierarchy: Level | None = None
+    ) -> list[Held]:
+        """The instances below what unique keys name; see `archive.retrieve`."""
+        return retrieve(self.index, level, keys, hierarchy=hierarchy)
+
+    def outgoing(self, held: Held, accepted: Container[str]) -> Outgoing:
+        """The data set of an instance, to be sent; see `archive.retrieve.open_outgoing`."""
+        return open_outgoing(self.objects, self.index, held, accepted)
 
     def open_instance(self, sop_instance_uid: str) -> Opened:
         """The kept bytes of an instance, as a Part 10 file.
@@ -191,9 +204,40 @@ class Archive:
         """Every instance held, in the order of the index; changes made meanwhile may or may not show."""
         return self.index.instances()
 
-    def delete(self, sop_instance_uids: Sequence[str]) -> int:
-        """Remove instances, as `Ingest.remove`; returns how many."""
-        return self.ingest.remove([str(uid) for uid in sop_instance_uids])
+    def delete(
+        self,
+        *,
+        study: str | None = None,
+        series: str | None = None,
+        instance: str | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Deleted:
+        """Remove what has this UID, durably, also while the archive is served: give one of the three.
+
+        An instance is held, and counts, until it is gone, whatever happens. What is stored under the UID
+        meanwhile stays. Files give their space back at once, segments what pages they can, and all of it when
+        nothing in them lives.
+
+        Parameters
+        ----------
+        series : str
+            All series of this UID, in whatever studies.
+        progress : callable
+            Told, batch by batch, how many more instances are gone.
+
+        Raises
+        ------
+        NotFoundError
+            Nothing of that UID is held.
+        OutOfResourcesError, StorageError
+            What `progress` was told of is gone; all else is held as before.
+        """
+        named = {Level.STUDY: study, Level.SERIES: series, Level.IMAGE: instance}
+        given = [(level, uid) for level, uid in named.items() if uid is not None]
+        if len(given) != 1:
+            raise TypeError("give one of study, series and instance")
+        [(level, uid)] = given
+        return delete(self.index, self.ingest, level, str(uid), progress)
 
     def sweep(self) -> int:
         """Free what was removed while a backup needed it; returns how many instances and segments went."""
@@ -202,6 +246,10 @@ class Archive:
     def stats(self) -> Stats:
         """Counts and sizes, read from the index."""
         return self.index.stats()
+
+    def dead_bytes(self) -> int:
+        """Bytes that deleted and replaced instances take up yet, in segments that they share with others."""
+        return self.objects.dead_bytes()
 
     def recover(self) -> Recovered:
         """Settle what writers that died since this archive was opened have left."""

@@ -131,10 +131,12 @@ def _copy(opened: Opened, target: int) -> None:
     while left:
         copied = os.sendfile(target, opened.fd, at, min(left, 1 << 30))
         if not copied:
-            raise CorruptError(f"the bytes end inside {opened.locator}")
+            break
         at, left = at + copied, left - copied
     if not opened.is_current():
         raise NotFoundError("removed meanwhile")
+    if left:
+        raise CorruptError(f"the bytes end inside {opened.locator}")
 
 
 def _in_parallel(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:

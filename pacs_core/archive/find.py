@@ -45,15 +45,18 @@ def find(
     IdentifierError
         A unique key above the level is missing or names several.
     """
+    for match in index.find(level, unique_keys(level, keys, hierarchy)):
+        yield {tag: value for tag, value in match.items() if wanted is None or tag in wanted}
+
+
+def unique_keys(level: Level, keys: Mapping[int, str], hierarchy: Level | None) -> dict[str, list[str]]:
+    """The values of the unique keys of `level` and above, by keyword. Parameters and errors as `find`."""
     unique: dict[str, list[str]] = {}
     for at, (tag, keyword) in UNIQUE.items():
         values = [value for value in keys.get(tag, "").split("\\") if value]
         if at > level:
             continue
         if hierarchy is not None and hierarchy <= at < level and len(values) != 1:
-            raise IdentifierError(
-                f"a search at level {level.name} needs one value in each unique key above it", tag=tag
-            )
+            raise IdentifierError(f"level {level.name} needs one value in each unique key above it", tag=tag)
         unique[keyword] = values
-    for match in index.find(level, unique):
-        yield {tag: value for tag, value in match.items() if wanted is None or tag in wanted}
+    return unique

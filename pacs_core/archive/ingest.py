@@ -11,7 +11,7 @@ that a rebuilt index comes to the same outcome.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pacs_core.archive.commit import GroupCommit
 from pacs_core.archive.heirs import heirs_of
-from pacs_core.archive.recover import catch_up
-from pacs_core.archive.settle import now_us
+from pacs_core.archive.recover import catch_up, finish_tombstones, stands
+from pacs_core.archive.settle import Recovered, now_us
 from pacs_core.dicom.header import Header, HeaderScan, scan
 from pacs_core.dicom.part10 import Reception, encode_meta
 from pacs_core.errors import (
@@ -162,8 +162,10 @@ class Ingest:
             return False
         return True
 
-    def remove(self, uids: Sequence[str]) -> int:
-        """Take instances out: tombstones first, then their records, then their bytes. Returns how many.
+    def remove(self, uids: Sequence[str]) -> list[Locator]:
+        """Take instances out: tombstones first, then their records, then their bytes.
+
+        Other writers wait for all but the last of it. Returns where the instances were.
 
         Raises
         ------
@@ -174,23 +176,29 @@ class Ingest:
         with self._index.exclusive():
             if self._went_back:
                 raise StorageError("the index does not hold again yet what came last")
-            found = [(uid, self._index.locate(uid)) for uid in dict.fromkeys(uids)]
-            gone = [(uid, Locator.unpack(at.locator)) for uid, at in found if at is not None]
-            if not gone:
-                return 0
-            tombstones = [Tombstone(at, None, Reason.DELETED, uid, now_us()) for uid, at in gone]
-            before = self._undecided  # of another thread, whose removal failed a moment ago
-            self._undecided = [*before, *tombstones]
-            try:
-                self._store.tombstone(tombstones)
-            except PacsError:
-                self._undecided = before  # the journal sees to it that none counts
-                raise
-            uids = [uid for uid, _ in gone]
-            self._index.remove(uids, heirs=heirs_of(self._index, self._store, uids))
-            self._undecided = before
-        self._store.remove([at for _, at in gone])
-        return len(gone)
+            found = ((uid, self._index.locate(uid)) for uid in dict.fromkeys(uids))
+            going = {uid: Locator.unpack(at.locator) for uid, at in found if at is not None}
+            if not going:
+                return []
+            with self._store.carrying_out():
+                self._bury(going)
+        gone = list(going.values())
+        self._store.remove(gone)
+        return gone
+
+    def _bury(self, going: Mapping[str, Locator]) -> None:
+        """Tombstones, then the end of the records; with the index held exclusively."""
+        tombstones = [Tombstone(at, None, Reason.DELETED, uid, now_us()) for uid, at in going.items()]
+        before = self._undecided  # of another thread, whose removal failed a moment ago
+        self._undecided = [*before, *tombstones]
+        try:
+            self._store.tombstone(tombstones)
+        except PacsError:
+            self._undecided = before  # the journal sees to it that none counts
+            raise
+        uids = list(going)
+        self._index.remove(uids, heirs=heirs_of(self._index, self._store, uids))
+        self._undecided = before
 
     def _be_sound(self) -> None:
         """Come back from what failed before. Raises what keeps it from that."""
@@ -214,7 +222,7 @@ class Ingest:
             self._drop_doubtful()
             # Until these are taken back nobody may be told that such an instance is held: it may be gone at
             # the next start.
-            held = [t for t in self._undecided if self._went_back or self._index.held(t.uid)]
+            held = [t for t in self._undecided if self._went_back or stands(self._index, t)]
             if held:
                 self._store.retract(held)
             self._undecided = []
@@ -249,9 +257,23 @@ class Ingest:
             return False
         if not self._settled and self._is_buried(uid):
             raise OutOfResourcesError("no room to carry its deletion out, which comes first", uid=uid)
+        if self._store.unfinished:
+            self._finish_deletions()
+            if not self._index.held(uid):
+                return False
         if self._duplicates is Duplicates.REJECT:
             raise DuplicateError("held already", uid=uid)
         return True
+
+    def _finish_deletions(self) -> None:
+        """Wait for a deletion that is being carried out, and carry out what one who died has left.
+
+        Until then nobody may be told that an instance is held: it might be gone at the next start.
+        """
+        with self._index.exclusive():
+            if self._store.unfinished:
+                finish_tombstones(self._store, self._index, Recovered())
+                self._store.finished()
 
     def _is_buried(self, uid: str) -> bool:
         at = self._index.locate(uid)

@@ -23,7 +23,7 @@ def recover(store: Store, index: Index) -> Recovered:
     dead = store.dead_writers()
     if not dead:
         return done
-    _finish_tombstones(store, index, done)
+    finish_tombstones(store, index, done)
     for writer in dead:
         with store.recovering(writer):
             done.writers += 1
@@ -47,12 +47,12 @@ def catch_up(store: Store, index: Index, writer: int) -> None:
     It may not be publishing meanwhile.
     """
     done = Recovered()
-    _finish_tombstones(store, index, done)
+    finish_tombstones(store, index, done)
     settle_all(store, index, writer, done)
     log.warning("entered again what the index had lost", adopted=done.adopted, finished=done.finished)
 
 
-def _finish_tombstones(store: Store, index: Index, done: Recovered) -> None:
+def finish_tombstones(store: Store, index: Index, done: Recovered) -> None:
     """Deletions and replacements that were decided, and are not carried out or forgotten by the index.
 
     A replacement whose bytes are not there (a copy of the archive was made in between, or they were damaged)

@@ -88,14 +88,11 @@ def _peer(words: tuple[str, ...]) -> tuple[str, int, tuple[str, ...]]:
 
 def _held(call: Invocation, asked: Asked) -> Generator[Dataset, None, None]:
     """What an archive of ours has."""
-    from pacs_core.dicom.dictionary import vr_of
     from pacs_core.dicom.reading import read_dataset
     from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
     with open_archive(call, create=False) as archive:
-        search = archive.search(_query(asked))
-        parts = [(tag, vr_of(tag), None) for tag in sorted(search.query.tags - search.unsupported)]
-        for chunk in search.responses(parts, implicit=False):
+        for chunk in archive.search(_query(asked)).responses({}, implicit=False):
             for match in chunk:
                 yield read_dataset(match, EXPLICIT_VR_LITTLE_ENDIAN)
 
@@ -110,7 +107,7 @@ def _query(asked: Asked) -> Query:
     """Our own archive needs no unique keys above the level."""
     from pacs_core.dicom.query import Negotiated, query_of
 
-    return query_of(asked.identifier, asked.root, Negotiated(relational=True), level=asked.level)
+    return query_of(asked.identifier, asked.level, asked.root, Negotiated(relational=True))
 
 
 def _lines(found: Iterator[Dataset], columns: Sequence[str], form: str) -> Iterator[str]:

@@ -31,6 +31,7 @@ COMMANDS = {
     "move": "Have a peer send what it has to another.",
     "import": "Bring files into the archive.",
     "export": "Write what is held as plain files.",
+    "delete": "Remove studies, series or instances.",
     "verify": "Check everything that is held.",
     "reindex": "Rebuild the index from what is kept.",
     "backup": "Copy the archive while it works.",

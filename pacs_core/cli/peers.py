@@ -34,6 +34,11 @@ def command() -> None:
     metavar="ADDRESS",
     help="Address or network (CIDR) it calls from; may be repeated. Default: HOST, if that is an address.",
 )
+@click.option(
+    "--associations",
+    type=click.IntRange(0, 64),
+    help="Associations at a time for a C-MOVE to it; 0, the default: retrieve.move_associations.",
+)
 @common()
 def add(
     call: Invocation,
@@ -42,10 +47,12 @@ def add(
     port: int | None,
     may: str | None,
     addresses: tuple[str, ...],
+    associations: int | None,
 ) -> None:
     """Add a peer, or change one in what is given.
 
-    Without HOST it can call us, but we can't call it.
+    Without HOST it can call us, but we can't call it. With HOST, and `move` among what it may, it is a
+    destination of C-MOVE.
     """
     changes: dict[str, Any] = {}
     if host is not None:
@@ -59,6 +66,8 @@ def add(
             raise ConfigError(
                 f"--may: no service {', '.join(sorted(unknown))}; there are {', '.join(Service)}"
             )
+    if associations is not None:
+        changes["associations"] = associations
     if addresses:
         changes["from"] = list(addresses)
     peer = PeerFile(call.archive).add(aet, **changes)
@@ -124,4 +133,7 @@ def _known(call: Invocation) -> dict[str, Peer]:
 def _line(peer: Peer) -> str:
     where = f"{peer.host}:{peer.port}" if peer.host else "-"
     may = "all" if set(peer.may) == set(Service) else ",".join(peer.may)
-    return f"{peer.aet:<16}  {where:<24}  may {may}  from {','.join(peer.networks()) or 'any address'}"
+    at_once = f"  associations {peer.associations}" if peer.associations else ""
+    return (
+        f"{peer.aet:<16}  {where:<24}  may {may}  from {','.join(peer.networks()) or 'any address'}{at_once}"
+    )

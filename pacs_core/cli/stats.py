@@ -11,11 +11,14 @@ from pacs_core.cli.options import Invocation, common
 @click.command
 @common()
 def command(call: Invocation) -> None:
-    """Show how many patients, studies, series and instances are held, and how large they are."""
+    """Show how many patients, studies, series and instances are held, and how large they are.
+
+    Dead: what deleted instances take up yet, beside others in the same file.
+    """
     with open_archive(call, create=False) as archive:
-        held = archive.stats()
+        held, dead = archive.stats(), archive.dead_bytes()
     call.show(
-        held._asdict(),
+        {**held._asdict(), "dead_bytes": dead},
         "\n".join(
             (
                 f"patients   {held.patients:>12,}",
@@ -23,6 +26,7 @@ def command(call: Invocation) -> None:
                 f"series     {held.series:>12,}",
                 f"instances  {held.instances:>12,}",
                 f"size       {size(held.bytes):>12}",
+                f"dead       {size(dead):>12}",
                 f"index      {size(held.index_bytes):>12}",
             )
         ),

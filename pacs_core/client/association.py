@@ -255,6 +255,9 @@ class Association:
         return ident
 
     def _send_file(self, ident: int, command: bytes, part: Part) -> None:
+        if part.fd is not None:
+            self._send_from(part.fd, ident, command, part)
+            return
         assert part.path is not None
         self._must_be_open()
         try:
@@ -262,17 +265,21 @@ class Association:
         except OSError as exc:
             raise from_os_error(exc, f"opening {part.path}") from exc
         try:
+            self._send_from(fd, ident, command, part)
+        finally:
+            os.close(fd)
+
+    def _send_from(self, fd: int, ident: int, command: bytes, part: Part) -> None:
+        try:
             self._transport.send_file(ident, command, fd, part.offset, part.length)
         except EOFError as exc:
             self.abort()
-            raise from_os_error(OSError(None, str(exc)), f"reading {part.path}") from exc
+            raise from_os_error(OSError(None, str(exc)), f"reading {part.path or part.what}") from exc
         except OSError as exc:
             if not _of_the_file(fd, part):
                 self._lost(exc)
             self.abort()
-            raise from_os_error(exc, f"reading {part.path}") from exc
-        finally:
-            os.close(fd)
+            raise from_os_error(exc, f"reading {part.path or part.what}") from exc
 
     # -- messages of other services -------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from pacs_core.client.association import Association
@@ -67,9 +67,12 @@ class Crew(ABC, Generic[T, R]):
         self._todo = deque(_Turn(task) for task in tasks)
         self._threads = max(1, min(associations, len(tasks)))
         self._retries = retries
-        self._error: AssociationError | None = None
+        self.error: AssociationError | None = None
+        """Why some were given up; None if every one had its turn."""
         self._done: SimpleQueue[R | BaseException | None] = SimpleQueue()
         self._stop = threading.Event()
+        self._stopped = False
+        self._ended = threading.Event()  # a thread is done: there is something to see
         self._live: dict[threading.Thread, Association | None] = {}
 
     @abstractmethod
@@ -86,6 +89,13 @@ class Crew(ABC, Generic[T, R]):
 
     def __iter__(self) -> Iterator[R]:
         """Work; outcomes as they come. Breaking off ends the associations."""
+        return (outcome for outcome in self.watched(None) if outcome is not None)
+
+    def watched(self, seconds: float | None) -> Iterator[R | None]:
+        """As `__iter__`, but looking every so many seconds, with a None after what came meanwhile.
+
+        Whoever can wait so long spares the threads, which would have to let it in after each outcome.
+        """
         if self.contact.dead is not None:
             yield from self._given_up(self.contact.dead)
             return
@@ -97,7 +107,15 @@ class Crew(ABC, Generic[T, R]):
             for thread in self._live:
                 thread.start()
             while running:
-                done = self._done.get()
+                try:
+                    done = self._done.get(block=seconds is None)
+                except Empty:
+                    if self._stopped:  # whoever is still at it does not even have an association
+                        return
+                    yield None
+                    self._ended.wait(seconds)
+                    self._ended.clear()
+                    continue
                 if done is None:
                     running -= 1
                 elif isinstance(done, BaseException):
@@ -106,11 +124,17 @@ class Crew(ABC, Generic[T, R]):
                     yield done
         finally:
             self._end()
-        if self._todo:
-            error = self._error or AssociationError(f"no association with {self.contact.remote}")
-            if error.rejection is None:
-                self.contact.dead = error
-            yield from self._given_up(error)
+        error, self.error = self.error, None
+        if self._todo and not self._stopped:
+            self.error = error or AssociationError(f"no association with {self.contact.remote}")
+            if self.error.rejection is None:
+                self.contact.dead = self.error
+            yield from self._given_up(self.error)
+
+    def stop(self) -> None:
+        """Begin nothing more. Outcomes of what is on its way still come, for a moment."""
+        self._stopped = True
+        self._end()
 
     def _given_up(self, error: PacsError) -> Iterator[R]:
         for turn in self._todo:
@@ -146,6 +170,7 @@ class Crew(ABC, Generic[T, R]):
             self._done.put(exc)
         finally:
             self._done.put(None)
+            self._ended.set()
 
     def _work(self) -> None:
         """One thread's part: take what is next, over one association after another."""
@@ -156,7 +181,7 @@ class Crew(ABC, Generic[T, R]):
             except AssociationError as exc:
                 failures += 1
                 if not self._worth_another(exc, failures):
-                    self._error = exc
+                    self.error = exc
                     return
                 self._pause(failures)
                 continue
@@ -173,7 +198,7 @@ class Crew(ABC, Generic[T, R]):
             if lost is not None:
                 failures = 1 if outcomes else failures + 1
                 if failures > self._retries:
-                    self._error = lost
+                    self.error = lost
                     return
                 self._pause(failures)
 
@@ -198,7 +223,7 @@ class Crew(ABC, Generic[T, R]):
                     self._give_up(turn, exc)
                     continue
                 turn.losses = 1 if outcomes > before else turn.losses + 1
-                if turn.losses > 1:
+                if turn.losses > 1 or self._stop.is_set():
                     self._give_up(turn, exc)
                 else:
                     self._todo.appendleft(turn)

@@ -25,7 +25,7 @@ _INSTANCE = re.compile(r"[!-\[\]-~]{1,64}")  # no more is asked of what only the
 
 
 class Part(NamedTuple):
-    """A data set to be sent: `length` bytes from `offset` of the file `path`, or `data`.
+    """A data set to be sent: `length` bytes from `offset` of the file `path` or the open one `fd`, or `data`.
 
     The UIDs are those of the data set itself; where it has none, those of the file meta information.
     """
@@ -36,7 +36,8 @@ class Part(NamedTuple):
     path: Path | None
     offset: int
     length: int
-    data: memoryview | None = None
+    data: memoryview | bytes | None = None
+    fd: int | None = None
 
     @property
     def what(self) -> str:
@@ -56,6 +57,8 @@ class Part(NamedTuple):
         PacsError
             The file can't be read.
         """
+        if self.path is None and self.data is None:  # an open file is whose it is to know
+            return None
         if not (self.length & 1 and transfer_syntax(self.transfer_syntax_uid).deflated):
             return None
         if self.data is not None:

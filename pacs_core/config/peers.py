@@ -25,7 +25,7 @@ class Service(StrEnum):
     STORE = "store"
     FIND = "find"
     GET = "get"
-    MOVE = "move"
+    MOVE = "move"  # and to be sent what a C-MOVE, anybody's, sends to it
     WORKLIST = "worklist"
     MPPS = "mpps"
     COMMIT = "commit"
@@ -41,6 +41,14 @@ class Peer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: Annotated[str, Meta(description="Where it listens; empty: it only calls us")] = ""
     port: Annotated[int, Meta(ge=1, le=65535, description="Where it listens")] = 11112
     may: Annotated[tuple[Service, ...], Meta(description="What it may ask us for")] = tuple(Service)
+    associations: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=64,
+            description="At a time, for a C-MOVE to it; 0: as retrieve.move_associations",
+        ),
+    ] = 0
     addresses: Annotated[
         tuple[str, ...],
         Meta(
@@ -140,6 +148,11 @@ class Peers:
     def get(self, aet: str) -> Peer | None:
         """The peer of that AE title; padding is not significant (PS3.8 9.3.2)."""
         return self._by_aet.get(_title(aet))
+
+    def destination(self, aet: str) -> Peer | None:
+        """The peer that a C-MOVE to that AE title sends to: it listens somewhere, and may have `move`."""
+        peer = self.get(aet)
+        return peer if peer is not None and peer.host and Service.MOVE in peer.may else None
 
     def admit(self, calling_aet: str, called_aet: str, address: str) -> Decision:
         """Decide about a caller from what its A-ASSOCIATE-RQ says and where it comes from."""

@@ -142,6 +142,15 @@ class ArchiveSettings(Struct, frozen=True, kw_only=True):
     ] = "reject"
 
 
+class RetrieveSettings(Struct, frozen=True, kw_only=True):
+    """How instances go out to others."""
+
+    move_associations: Annotated[
+        int,
+        _about("Associations at a time for one C-MOVE, to a peer that says no other", ge=1, le=64),
+    ] = 1
+
+
 class TlsSettings(Struct, frozen=True, kw_only=True):
     """Secure transport, on a port of its own, once a certificate is given."""
 
@@ -181,6 +190,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     server: ServerSettings = ServerSettings()
     wire: WireSettings = WireSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    retrieve: RetrieveSettings = RetrieveSettings()
     tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
     pool: PoolSettings = PoolSettings()
@@ -232,6 +242,7 @@ SECTIONS: types.MappingProxyType[str, type[Struct]] = types.MappingProxyType(
         "server": ServerSettings,
         "wire": WireSettings,
         "archive": ArchiveSettings,
+        "retrieve": RetrieveSettings,
         "tls": TlsSettings,
         "log": LogSettings,
         "pool": PoolSettings,

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pacs_core._ext.encode import encode
 from pacs_core._ext.jsonmodel import to_json
-from pacs_core._ext.tree import Element, Sequence, Tree, parse
+from pacs_core._ext.parsing import parse
+from pacs_core._ext.tree import Element, Sequence, Tree
 from pacs_core._ext.values import Types
 from pacs_core.dicom import charset, dictionary, values, writing
 from pacs_core.dicom.dump import dump
@@ -100,11 +101,8 @@ class Dataset(Tree):
         if not 0 <= tag <= 0xFFFF_FFFF or tag >> 16 == 0xFFFE:
             raise KeyError(f"{tag:#010x} is no tag of an element")
         vr = vr or self._vr_for(tag, value)
-        if vr == "SQ":
-            self._put(tag, vr, _sequence(value))
-            return
         try:
-            data = packed(vr, value)
+            data: Any = _sequence(value) if vr == "SQ" else packed(vr, value)
             if vr in TEXT and not data.isascii():
                 self._check_text(data, vr)
         except InvalidValueError as exc:
@@ -266,7 +264,7 @@ def _sequence(value: object) -> Sequence:
         return Sequence()
     if isinstance(value, Tree | Mapping | str) or not isinstance(value, Iterable):
         raise InvalidValueError("a sequence is a list of data sets")
-    return Sequence(item if isinstance(item, Tree) else Dataset(item) for item in value)
+    return Sequence(Dataset(item) if isinstance(item, Mapping) else item for item in value)
 
 
 def _unpickled(

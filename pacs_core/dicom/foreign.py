@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pacs_core._ext.encode import encode
-from pacs_core._ext.tree import parse, parse_meta
+from pacs_core._ext.parsing import parse, parse_meta
 from pacs_core.dicom import charset
 from pacs_core.dicom.writing import syntax_of
 

@@ -19,10 +19,11 @@ Key = int | tuple[int, str, int]
 """An element of one data set: its tag, or private group, creator and element in the block."""
 
 _PRIVATE = re.compile(r"\(([0-9A-Fa-f]{4}),(.+),([0-9A-Fa-f]{2})\)")
-# A sequence and the place of an item in it. Creators may look like steps themselves: '1.2.840.113681'.
-_STEP = re.compile(
-    r"(\([0-9A-Fa-f]{4},[0-9A-Fa-f]{4}\)|\([0-9A-Fa-f]{4},.+?,[0-9A-Fa-f]{2}\)|[^.(]+)\.(-?\d{1,9})\."
-)
+SEQUENCE = r"(\([0-9A-Fa-f]{4},[0-9A-Fa-f]{4}\)|\([0-9A-Fa-f]{4},.+?,[0-9A-Fa-f]{2}\)|[^.(]+)"
+"""A sequence in a path, as a regular expression. Creators may look like steps: '1.2.840.113681'."""
+
+# A sequence and the place of an item in it.
+_STEP = re.compile(SEQUENCE + r"\.(-?\d{1,9})\.")
 
 
 def resolve(tree: Tree, key: object, *, reserve: bool = False) -> tuple[Tree, int]:

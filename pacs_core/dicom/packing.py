@@ -19,9 +19,9 @@ NUMBERS = {
     "FL": "f",
     "FD": "d",
 }
-_READ: dict[str, Callable[[str], object]] = {"AT": lambda text: int(text, 16), "FL": float, "FD": float}
 BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 """The VRs whose values are bytes."""
+
 TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 """The VRs whose values are text in the Specific Character Set."""
 
@@ -63,14 +63,6 @@ def packed(vr: str, value: object) -> Any:
     if vr in _SIMPLE:
         return _text(vr, several).encode()
     raise InvalidValueError(f"{vr} is not a VR that can be set")
-
-
-def packed_text(vr: str, text: str) -> bytes:
-    """The bytes of a value told as text, as the index has it: numbers in decimal, tags in hexadecimal."""
-    if vr in NUMBERS or vr == "AT":
-        read: Callable[[str], object] = _READ.get(vr, int)
-        return bytes(packed(vr, [read(part) for part in text.split("\\") if part]))
-    return text.encode()
 
 
 def _bulk(vr: str, value: Any) -> Any:

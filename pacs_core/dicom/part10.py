@@ -22,7 +22,7 @@ from pacs_core.dicom.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     PRIVATE_INFORMATION_UID,
 )
-from pacs_core.errors import UnparsableError
+from pacs_core.errors import CorruptError, UnparsableError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PREAMBLE = bytes(128) + b"DICM"
 """The first 132 bytes of a file (PS3.10 7.1)."""
 
+_BEGINNING = PREAMBLE + b"\x02\x00\x00\x00UL\x04\x00"
 _SOP_CLASS = 0x0002_0002
 _SOP_INSTANCE = 0x0002_0003
 _TRANSFER_SYNTAX = 0x0002_0010
@@ -110,7 +111,7 @@ def encode_meta(
                 _RECEPTION.pack(_RECEPTION_VERSION, reception.checksum, reception.stamp, reception.length),
             )
         )
-    return b"%b\x02\x00\x00\x00UL\x04\x00%b%b" % (PREAMBLE, len(group).to_bytes(4, "little"), group)
+    return b"%b%b%b" % (_BEGINNING, len(group).to_bytes(4, "little"), group)
 
 
 def read_meta(buf: Buffer) -> Meta:
@@ -147,6 +148,20 @@ def read_meta(buf: Buffer) -> Meta:
         _reception(values),
         end,
     )
+
+
+HEAD = 144
+"""Bytes of a file of ours that say where its data set begins."""
+
+
+def data_offset(head: bytes) -> int:
+    """Where the data set begins in a file that `encode_meta` began, by its first `HEAD` bytes.
+
+    CorruptError if it did not: only of our own files the group length (0002,0000) is known to be right.
+    """
+    if head[:140] != _BEGINNING or len(head) < HEAD:
+        raise CorruptError("kept bytes do not begin with file meta information")
+    return HEAD + int.from_bytes(head[140:HEAD], "little")
 
 
 def split(source: str | Path | Buffer) -> tuple[Meta, memoryview]:

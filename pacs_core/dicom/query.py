@@ -3,17 +3,26 @@
 A `Query` is made of the identifier of a C-FIND (or of whatever else names attributes and values); an index
 plans it, the native matcher decides. What the standard leaves open is decided here:
 
-- Matching is by the VR of the dictionary. Spaces around a value and at its end, and NULs, mean nothing.
+- Matching is by the VR of the dictionary. Spaces and NULs around a value mean nothing.
 - Wildcards ('*', '?') are those of AE, CS, LO, LT, PN, SH, ST, UC, UR and UT; elsewhere they are letters,
   which no date, number or UID has: no match, not all.
-- Several values in a key match as any of them, in every VR that can have several; an attribute of several
-  values matches by any of its own.
-- Names (PN) match whatever their case, by the full case folding of Unicode; empty components at the end,
-  and spaces around components, mean nothing. A key of one component group matches any group of the name; of
-  a key of several, each group that is not empty has to match the same group of the name.
+- Several values in a key match as any of them, in every VR that can have several; with multiple value
+  matching negotiated, where C.2.2.2.8 has it, all of them have to match. An attribute of several values
+  matches by any of its own. One of LT, ST, UR, UT and a UID that identifies have one, backslashes and all.
+- Names (PN) match whatever their case, by the full case folding of Unicode (Groß is GROSS); '?' is one
+  character as it was before. Empty components at the end, and spaces around components, mean nothing. A key
+  of one component group matches any group of the name; of a key of several, each group matches the same group
+  of the name, but those that say nothing: of '*', '^' and spaces only. A key of only such ones matches all.
+  Of a component group 1,024 bytes count, as folded in UTF-8.
+- Dates match in their old form (2024.01.31), too. A single value matches dates of the same precision.
 - Times match by what they denote: 10 is 100000, 101112.50 is 101112.5. A range reaches from the first
-  moment of its beginning to the last of its end, so that 10-11 holds 1145.
+  moment of its beginning to the last of its end, so that 10-11 holds 1145; a range never goes past midnight.
+- A date and time (DT) is the span of time that it denotes: it matches the same span, and the ranges that it
+  touches. Offsets from UTC count where both key and attribute have one; otherwise each tells its own clock.
+  After a hyphen, 0000 to 1200 at the end is an offset, not a year.
+- What is no date or time matches no date, time or range.
 - Decimal and integer strings match by their number.
+- An attribute is empty (C.2.2.2.7) if it is absent, or has no more than separators and spaces.
 - A key without a value, or of '*' alone where that is a wildcard, matches all, and those that do not have
   it too.
 """
@@ -22,10 +31,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple
 
+from pacs_core._ext.match import Matcher
 from pacs_core.dicom import dictionary
 from pacs_core.dicom.attributes import Level
 from pacs_core.dicom.dataset import Dataset, Sequence
@@ -37,6 +47,7 @@ _TIMEZONE = 0x0008_0201
 
 WITH_WILDCARDS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 WITH_RANGES = frozenset({"DA", "DT", "TM"})
+_ALL_OF = frozenset({"AE", "AS", "AT", "CS", "LO", "PN", "SH", "UC"})  # C.2.2.2.8
 _ONE_VALUE = frozenset({"LT", "ST", "UR", "UT"})
 _NOT_MATCHED = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _BACKSLASH = "\\"
@@ -152,24 +163,25 @@ def key_of(tag: int, vr: str, text: str, negotiated: Negotiated = NOTHING) -> Ke
     """
     if vr in _NOT_MATCHED:
         return Key(tag, vr, Matching.UNIVERSAL)
-    values = [text] if vr in _ONE_VALUE else text.split("\\")
-    values = [value.strip(" \0") if vr not in _ONE_VALUE else value.rstrip(" \0") for value in values]
-    values = [value for value in values if value]
-    if not values:
+    values = tuple(value for part in _parts(vr, text) if (value := part.strip(" \0")))
+    if not values or any(_is_universal(vr, value) for value in values):
         return Key(tag, vr, Matching.UNIVERSAL)
-    if negotiated.empty and values == ['""']:
+    if negotiated.empty and values == ('""',):
         return Key(tag, vr, Matching.EMPTY)
-    if vr in WITH_RANGES and len(values) == 1:
-        ends = _range(vr, values[0])
-        if ends is not None:
-            return Key(
-                tag, vr, Matching.RANGE if any(ends) else Matching.UNIVERSAL, ends if any(ends) else ()
-            )
+    if vr in WITH_RANGES and len(values) == 1 and (ends := _range(vr, values[0])) is not None:
+        return Key(tag, vr, Matching.RANGE, ends) if any(ends) else Key(tag, vr, Matching.UNIVERSAL)
     if vr in WITH_WILDCARDS and any(_WILD.search(value) for value in values):
-        if any(not value.strip("*") for value in values):
-            return Key(tag, vr, Matching.UNIVERSAL)
-        return Key(tag, vr, Matching.WILDCARD, tuple(values))
-    return Key(tag, vr, Matching.VALUES, tuple(values))
+        return Key(tag, vr, Matching.WILDCARD, values)
+    return Key(tag, vr, Matching.VALUES, values)
+
+
+def _parts(vr: str, text: str) -> list[str]:
+    return [text] if vr in _ONE_VALUE else text.split(_BACKSLASH)
+
+
+def _is_universal(vr: str, value: str) -> bool:
+    """Whether a value says nothing: '*' alone, and of a name what has no more than delimiters besides."""
+    return vr in WITH_WILDCARDS and not value.strip("*^= \0" if vr == "PN" else "*")
 
 
 def _range(vr: str, value: str) -> tuple[str, str] | None:
@@ -181,44 +193,28 @@ def _range(vr: str, value: str) -> tuple[str, str] | None:
     return (found[1] or "", found[2] or "") if found else None
 
 
-_DT = r"\d{4,14}(?:\.\d{1,6})?(?:[+-]\d{4})?"
-_DT_RANGE = re.compile(rf"(?:({_DT})?-({_DT})?)")
+_DT = r"\d{4,14}(?:\.\d{0,6})?(?:\+\d{4}|-(?:0\d\d\d|1[01]\d\d|1200))?"
+_NOT_AN_OFFSET = r"(?!(?:0\d\d\d|1[01]\d\d|1200)$)"
+_DT_RANGE = re.compile(rf"({_DT})?-({_NOT_AN_OFFSET}{_DT})?")
 
 
-def query_of(
-    identifier: Dataset, root: Level, negotiated: Negotiated = NOTHING, *, level: Level | None = None
-) -> Query:
-    """The query that an identifier asks (PS3.4 C.4.1.1.3.1, C.4.1.3.1).
+def query_of(identifier: Dataset, level: Level, root: Level, negotiated: Negotiated = NOTHING) -> Query:
+    """The query that an identifier asks at a level (PS3.4 C.4.1.1.3.1, C.4.1.3.1).
 
-    Parameters
-    ----------
-    root
-        The top of the information model.
-    level
-        If it is known otherwise: then the identifier need not say it.
+    `root` is the top of the information model.
 
     Raises
     ------
     IdentifierError
-        A Query/Retrieve Level that is missing or not in the model; a unique key above the level that is
-        missing or names several, unless relational queries were negotiated.
+        A unique key above the level that is missing or names several, unless relational queries were
+        negotiated; a sequence of several items.
     """
-    if level is None:
-        level = level_of(identifier, root)
     keys = tuple(_keys(identifier, negotiated))
     if not negotiated.relational:
         by_tag = {key.tag: key for key in keys}
         for above in range(root, level):
             _check_unique(by_tag.get(UNIQUE[Level(above)]), UNIQUE[Level(above)], level)
     return Query(level, keys, root, negotiated.relational, frozenset(key.tag for key in keys))
-
-
-def level_of(identifier: Dataset, root: Level) -> Level:
-    """Query/Retrieve Level (0008,0052), one of those that the model has. IdentifierError if it is none."""
-    level = Level.__members__.get(str(identifier.get(QUERY_RETRIEVE_LEVEL, "")))
-    if level is None or level < root:
-        raise IdentifierError("no such Query/Retrieve Level in this model", tag=QUERY_RETRIEVE_LEVEL)
-    return level
 
 
 def _check_unique(key: Key | None, tag: int, level: Level) -> None:
@@ -240,7 +236,20 @@ def _keys(identifier: Iterable[object], negotiated: Negotiated) -> Iterable[Key]
         elif vr in _NOT_MATCHED or isinstance(value, memoryview):
             yield Key(tag, vr, Matching.UNIVERSAL)
         else:
-            yield key_of(tag, vr, _text(element), negotiated)
+            yield from _all_of(key_of(tag, vr, _text(element), negotiated), negotiated)
+
+
+def _all_of(key: Key, negotiated: Negotiated) -> Iterable[Key]:
+    """A key for each value, where all of them have to match (PS3.4 C.2.2.2.8)."""
+    several = len(key.values) > 1 and key.matching is Matching.VALUES
+    if not (negotiated.multiple and several and key.vr in _ALL_OF and _has_several(key.tag)):
+        return [key]
+    return [replace(key, values=(value,)) for value in key.values]
+
+
+def _has_several(tag: int) -> bool:
+    entry = dictionary.entry(tag)
+    return entry is not None and entry.vm != "1"
 
 
 def _sequence(tag: int, items: Sequence, negotiated: Negotiated) -> Key:
@@ -251,6 +260,31 @@ def _sequence(tag: int, items: Sequence, negotiated: Negotiated) -> Key:
     if all(key.matching is Matching.UNIVERSAL for key in keys):
         return Key(tag, "SQ", Matching.UNIVERSAL, keys=keys)
     return Key(tag, "SQ", Matching.SEQUENCE, keys=keys)
+
+
+class Filter:
+    """Whether a data set matches keys, by the native matcher; universal ones match all.
+
+    A sequence matches if one of its items matches all of its keys (PS3.4 C.2.2.2.6).
+    """
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        keys = [key for key in keys if key.matching is not Matching.UNIVERSAL]
+        plain = [key for key in keys if key.matching is not Matching.SEQUENCE]
+        self._tags = [key.tag for key in plain]
+        self._matcher = Matcher([(key.vr, key.matching.value, key.values) for key in plain])
+        self._nested = [(key.tag, Filter(key.keys)) for key in keys if key.matching is Matching.SEQUENCE]
+
+    def __call__(self, dataset: Dataset) -> bool:
+        for test, tag in enumerate(self._tags):
+            text = _text(dataset.element(tag)) if tag in dataset else ""
+            if not self._matcher.matches(test, text.encode("utf-8", "replace")):
+                return False
+        for tag, matches in self._nested:
+            items = dataset.get(tag)
+            if not isinstance(items, Sequence) or not any(matches(item) for item in items):
+                return False
+        return True
 
 
 def _text(element: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import zlib
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pacs_core._ext.findings import Finding
 from pacs_core._ext.mapping import map_file
-from pacs_core._ext.tree import open_file, parse, parse_meta
+from pacs_core._ext.parsing import open_file, parse, parse_meta
 from pacs_core.dicom import charset
 from pacs_core.dicom.dataset import Dataset, Element
 from pacs_core.dicom.packing import TEXT, packed
@@ -67,7 +68,7 @@ def read(
     elif isinstance(source, str | os.PathLike):
         path = source
         data = map_file(source)
-    elif hasattr(source, "read"):
+    elif hasattr(source, "read") and not isinstance(source, mmap.mmap):  # which is read where it is
         data = source.read()
     else:
         data = source

@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pacs_core._ext.tree import Element, Tree
-from pacs_core.dicom.keys import Key, creator_of, parse_key, tag_in
+from pacs_core.dicom.keys import SEQUENCE, Key, creator_of, parse_key, tag_in
 
-_STEP = re.compile(r"\.(-?\d+|\*)\.")
+_STEP = re.compile(SEQUENCE + r"\.(-?\d{1,9}|\*)\.")
 _TAGS = re.compile(r"\(?([0-9A-Fa-fx]{4})(?:,?([0-9A-Fa-fx]{4}))?\)?")
-_BLOCK = re.compile(r"\(([0-9A-Fa-f]{4}),(.+),\*\)")
+_BLOCK = re.compile(r"\(([0-9A-Fa-f]{4}),((?:(?!\)\.).)+),\*\)")
 _EVERYWHERE = "**."
 _ODD_GROUP = 0x0001_0000
 
@@ -122,12 +122,12 @@ def parse(text: str) -> Selector:
         return Tags(int(digits.replace("x", "0"), 16), int(mask, 16))
     if text.startswith(_EVERYWHERE):
         return everywhere(parse_key(text.removeprefix(_EVERYWHERE)))
-    parts = _STEP.split(text)
-    steps = zip(parts[:-1:2], parts[1::2], strict=True)
-    return Path(
-        tuple((parse_key(step), None if place == "*" else int(place)) for step, place in steps),
-        parse_key(parts[-1]),
-    )
+    steps: list[tuple[Key, int | None]] = []
+    at = 0
+    while step := _STEP.match(text, at):
+        steps.append((parse_key(step[1]), None if step[2] == "*" else int(step[2])))
+        at = step.end()
+    return Path(tuple(steps), parse_key(text[at:]))
 
 
 def everywhere(key: Key) -> Pattern:

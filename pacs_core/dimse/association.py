@@ -138,6 +138,7 @@ class Association(_Base):  # type: ignore[misc]
         self.request_item: Request
         self.transfer_syntaxes: dict[int, str] = {}
         self.kinds: dict[int, Kind] = {}
+        self.relational: frozenset[str] = frozenset()  # SOP classes for which that was negotiated
         self.serving: int | None = None  # the Message ID of the request in hand
         self.counts = False  # against the limits of associations
         self.handed: Any = None  # what the server's owner knows the connection by

@@ -11,21 +11,17 @@ from collections.abc import Callable, Iterator
 
 from pacs_core.archive import Archive
 from pacs_core.dicom.dataset import Dataset
-from pacs_core.dicom.dictionary import vr_of
-from pacs_core.dicom.query import MODELS, Query, query_of
+from pacs_core.dicom.query import Negotiated, query_of
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from pacs_core.dimse.finding import FindRequest, Matches
+from pacs_core.dimse.finding import Matches
+from pacs_core.dimse.identifier import FIND, QUERY_RETRIEVE_LEVEL, QueryRequest, level_of
 from pacs_core.dimse.status import PENDING, PENDING_WARNING
 from pacs_core.errors import InvalidValueError, NotPermittedError
 
-ROOTS = {model.find: root for root, model in MODELS.items()}
-
 CHARACTER_SET = 0x00080005
-QUERY_RETRIEVE_LEVEL = 0x00080052
 RETRIEVE_AE_TITLE = 0x00080054
 INSTANCE_AVAILABILITY = 0x00080056
-_OURS = frozenset({CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY})
 _UNIVERSAL = frozenset({b"", b"ISO_IR 6", b"ISO_IR 192"})
 _TO_CHARACTER_SET = {
     IMPLICIT_VR_LITTLE_ENDIAN: b"\x08\0\x05\0\x0a\0\0\0",
@@ -42,7 +38,7 @@ class FindService:
         Whether a peer (calling and called AE title, address) may query here.
     """
 
-    sop_classes = frozenset(ROOTS)
+    sop_classes = frozenset(FIND)
 
     def __init__(
         self,
@@ -54,7 +50,7 @@ class FindService:
         self._ae_title = ae_title
         self._may = may
 
-    def find(self, request: FindRequest, identifier: Dataset) -> Matches:
+    def find(self, request: QueryRequest, identifier: Dataset) -> Matches:
         """An identifier for each match.
 
         Raises
@@ -66,28 +62,24 @@ class FindService:
         """
         if not self._may(request.calling_ae_title, request.called_ae_title, request.address):
             raise NotPermittedError("this peer may not query here")
-        query = query_of(identifier, ROOTS[request.sop_class_uid])
-        search = self._archive.search(query)
+        model = FIND[request.sop_class_uid]
+        level = level_of(identifier, model)
+        query = query_of(identifier, level, model.top, Negotiated(relational=request.relational))
+        answer = self._archive.search(query)
         native = request.transfer_syntax_uid
         if native not in _TO_CHARACTER_SET:
             native = EXPLICIT_VR_LITTLE_ENDIAN
-        chunks = search.responses(
-            self._parts(query, search.unsupported), implicit=native == IMPLICIT_VR_LITTLE_ENDIAN
-        )
+        constants = {
+            QUERY_RETRIEVE_LEVEL: ("CS", level.name.encode()),
+            RETRIEVE_AE_TITLE: ("AE", self._ae_title.encode()),
+            INSTANCE_AVAILABILITY: ("CS", b"ONLINE"),
+        }
+        chunks = answer.responses(constants, implicit=native == IMPLICIT_VR_LITTLE_ENDIAN)
         sets = identifier.character_set
         if sets not in _UNIVERSAL or native != request.transfer_syntax_uid:
             chunks = _converted(chunks, native, request.transfer_syntax_uid, sets)
-        return Matches(PENDING_WARNING if search.unsupported - _OURS else PENDING, chunks)
-
-    def _parts(self, query: Query, unsupported: frozenset[int]) -> list[tuple[int, str, bytes | None]]:
-        """What a response consists of, by tag."""
-        parts: list[tuple[int, str, bytes | None]] = [
-            (QUERY_RETRIEVE_LEVEL, "CS", query.level.name.encode()),
-            (RETRIEVE_AE_TITLE, "AE", self._ae_title.encode()),
-            (INSTANCE_AVAILABILITY, "CS", b"ONLINE"),
-        ]
-        parts += [(tag, vr_of(tag), None) for tag in query.tags - unsupported - _OURS]
-        return sorted(parts)
+        told = answer.unsupported - constants.keys()
+        return Matches(PENDING_WARNING if told else PENDING, chunks)
 
 
 def _converted(chunks: Iterator[list[bytes]], native: str, wanted: str, sets: bytes) -> Iterator[list[bytes]]:

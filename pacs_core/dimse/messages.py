@@ -37,6 +37,7 @@ C_STORE_RQ = 0x0001
 C_ECHO_RQ = 0x0030
 N_EVENT_REPORT_RQ = 0x0100
 C_CANCEL_RQ = 0x0FFF
+C_STORE_RSP = 0x8001
 _PENDING = (0xFF00, 0xFF01)
 _MOST_CANCELS = 10
 
@@ -100,6 +101,8 @@ class MessageProvider:
         self.message: Any = None
         self._cancels: dict[int, Any] = {}
         self._getting = False
+        self._awaited: int | None = None
+        self._answer: Command | None = None
 
     @property
     def dul(self) -> Any:
@@ -136,6 +139,22 @@ class MessageProvider:
         """Whether the peer has cancelled a request by now."""
         return message_id in self.cancel_req
 
+    def store_answer(self, message_id: int) -> Command | None:
+        """The response to a C-STORE-RQ that was sent here; None: none in time, or no association.
+
+        What else the peer says meanwhile is sorted as always: a C-CANCEL, an abort, requests for later.
+        """
+        self._awaited, self._answer = message_id, None
+        timeout = self.dimse_timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self._answer is None and self.dul.pump(deadline=deadline):
+            pass
+        self._awaited = None
+        return self._answer
+
+    def _awaits(self, message_id: int | None) -> bool:
+        return message_id is not None and message_id == self._awaited
+
     def served(self, message_id: int | None) -> None:
         """A request has been answered: what cancelled it is over, too."""
         self._cancels.pop(message_id or 0, None)
@@ -152,6 +171,8 @@ class MessageProvider:
                     self._cancels[received.message_id_being_responded_to or 0] = primitive_of(
                         self.assoc, event, None
                     )
+        elif field == C_STORE_RSP and self._awaits(received.message_id_being_responded_to):
+            self._answer, self._awaited = received, None
         elif field & 0x8000 or (self._getting and field == C_STORE_RQ):
             primitive = self._primitive(event, body)
             if primitive is not None:

@@ -30,6 +30,7 @@ from pacs_core._ext.associate import (
     encode_accept,
     negotiate,
 )
+from pacs_core.dimse.identifier import agreed
 
 if TYPE_CHECKING:
     from pacs_core.dimse.association import Association
@@ -175,11 +176,12 @@ class Negotiation(_Base):  # type: ignore[misc]
         if rejection is not None:
             self.reject(rejection)
             return
-        extended: dict[str, bytes] = {}
+        extended = agreed(assoc, request.extended)
         if assoc.intervenes(evt.EVT_SOP_EXTENDED):
             for item in self._check_sop_class_extended():
                 self.acceptor.add_negotiation_item(item)
                 extended[str(item.sop_class_uid)] = item.service_class_application_information
+        assoc.relational = frozenset(uid for uid, said in extended.items() if said[:1] == b"\1")
         if assoc.intervenes(evt.EVT_SOP_COMMON):
             self.acceptor._common_ext = self._check_sop_class_common_extended()
         window = None

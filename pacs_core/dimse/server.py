@@ -32,6 +32,7 @@ from pacs_core.dimse.negotiation import (
     Rejection,
     supported_by,
 )
+from pacs_core.dimse.retrieving import RetrieveHandler
 from pacs_core.dimse.storage import Failure, StorageHandler, processing_failure
 
 _MEMORY = 256 << 20
@@ -47,6 +48,8 @@ class Wire:
         Takes C-STORE requests on storage contexts; None leaves them to the handler of EVT_C_STORE.
     queries
         Takes C-FIND requests of the SOP classes that it names; None leaves them to the handler of EVT_C_FIND.
+    retrievals
+        Takes C-GET and C-MOVE requests; None leaves them to the handlers of EVT_C_GET and EVT_C_MOVE.
     admission
         Asked about each association request, see `negotiation.Admission`.
     failure
@@ -66,6 +69,7 @@ class Wire:
         *,
         storage: StorageHandler | None = None,
         queries: FindHandler | None = None,
+        retrievals: RetrieveHandler | None = None,
         admission: Admission | None = None,
         failure: Failure = processing_failure,
         preferences: Preferences | None = None,
@@ -77,6 +81,7 @@ class Wire:
     ) -> None:
         self.storage = storage
         self.queries = queries
+        self.retrievals = retrievals
         self.admission = admission
         self.failure = failure
         self.preferences = preferences or Preferences()

@@ -263,7 +263,8 @@ def _check_study(
         yield f"{where}: not found by its UID"
     expected = _keys_of(index, Level.STUDY, study)
     date = study["values"].get(_STUDY_DATE, ("", 0))[0].encode()
-    expected |= {keys.modality_date_key(name.encode(), date) for name in modalities}
+    for name in modalities:
+        expected.update(keys.modality_date_keys(name.encode(), date))
     yield from _check_keys(index, where, study_id, expected, sums)
 
 

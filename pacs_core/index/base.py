@@ -103,17 +103,22 @@ class Stats(NamedTuple):
 
 @dataclass(slots=True)
 class Loss:
-    """Attributes of one patient (as a study knows it), study or series whose supplier is to go."""
+    """Attributes of one patient (as a study knows it), study or series whose supplier is to go.
+
+    `tags`: each with the stamp of its supplier. What was received earlier has no value, or would supply it.
+    """
 
     level: Level
     study_id: int
     series_id: int | None
     claim: int | None
-    tags: set[int]
+    tags: dict[int, int]
 
     def covers(self, instance: Located) -> bool:
         """Whether `instance` could supply what is missing."""
         if not self.tags or instance.study_id != self.study_id:
+            return False
+        if instance.stamp < min(self.tags.values()):
             return False
         if self.series_id is not None:
             return instance.series_id == self.series_id
@@ -141,7 +146,8 @@ class Succession:
         """Note the values that `instance` holds, by tag, so that they are looked for no further."""
         for loss in self.losses:
             if loss.covers(instance):
-                loss.tags -= {tag for tag in loss.tags if fields.get(tag)}
+                for tag in [tag for tag in loss.tags if fields.get(tag)]:
+                    del loss.tags[tag]
 
 
 class IndexBackend(Protocol):
@@ -169,6 +175,10 @@ class IndexBackend(Protocol):
     def instances(
         self, keys: Mapping[str, str | Sequence[str]] | None = None, *, after: int = 0
     ) -> Iterator[Located]: ...
+
+    def members(self, level: Level, uid: str) -> list[int]: ...
+
+    def located(self, ids: Iterable[int]) -> list[Located]: ...
 
     def find(
         self, level: Level, keys: Mapping[str, str | Sequence[str]] | None = None

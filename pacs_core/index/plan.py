@@ -96,8 +96,10 @@ def _unique(key: Key) -> Driver | None:
 
 def _keyed(layout: Schema, key: Key) -> Driver | None:
     """A walk of the ordered keys of an attribute that has them."""
-    kind = schema.KEYED.get(key.tag)
-    code, level = code_of(layout, key.tag), level_of(layout, key.tag)
+    kind, code = schema.KEYED.get(key.tag), code_of(layout, key.tag)
+    if key.tag == schema.PATIENT_ID:
+        kind, code = native.TEXT, native.PATIENT_ID
+    level = level_of(layout, key.tag)
     if kind is None or code is None or level is None:
         return None
     at = Level(level)
@@ -115,8 +117,7 @@ def _keyed(layout: Schema, key: Key) -> Driver | None:
     if all(beginnings):
         ranges = tuple(_prefix(bytes((code, 1)) + beginning) for beginning in beginnings)
         return Driver(at, f"keys of {key}", ranges=ranges)
-    groups = tuple(_group(kind, value) for value in key.values)
-    matcher = Matcher([(key.vr, key.matching.value, groups)])
+    matcher = Matcher([(key.vr, key.matching.value, [_loosely(kind, value) for value in key.values])])
     return Driver(at, f"all keys of {key}", ranges=(_prefix(bytes((code, 1))),), matcher=matcher)
 
 
@@ -130,7 +131,18 @@ def _group(kind: int, value: str) -> str:
     """Of a name of several component groups the first that says something."""
     if kind != native.NAME:
         return value
-    return next((group for group in value.split("=") if group.strip(" ^*")), value)
+    return next(group for group in value.split("=") if group.strip(" \0^*"))
+
+
+def _loosely(kind: int, value: str) -> str:
+    """A pattern for normalised values that has all that match `value`, and more: what was one character, '?',
+    may be several once it is folded, and components at the end may be left out of a name."""
+    group = _group(kind, value)
+    if kind != native.NAME:
+        return group
+    begin = group.rstrip("^ \0*?")
+    open_end = _WILD.search(group, len(begin)) is not None
+    return (begin + "*" if open_end else group).replace("?", "*")
 
 
 def _beginning(kind: int, value: str) -> bytes:
@@ -146,12 +158,9 @@ def _prefix(beginning: bytes) -> Range:
 
 
 def _date_range(head: bytes, first: str, last: str) -> Range:
-    start = head + _plain_date(first)
-    return Range(start, head + _plain_date(last) + _BEHIND)
-
-
-def _plain_date(text: str) -> bytes:
-    return text.replace(".", "").encode()
+    """Dates from the first to the last, '' where that is open."""
+    start, stop = (native.normalised(native.DATE, end.encode())[0] for end in (first, last))
+    return Range(head + start, head + stop + _BEHIND)
 
 
 def _modality_and_date(query: Query, matching: tuple[Key, ...]) -> Driver | None:
@@ -172,8 +181,10 @@ def _modality_and_date(query: Query, matching: tuple[Key, ...]) -> Driver | None
         ends = (date.values[0], date.values[0])
     ranges = []
     for value in modality.values:
-        head = bytes((native.MODALITY_DATE, 1)) + value.encode()[:64] + b"\0"
+        head = native.modality_date_keys(value.encode(), b"")[0]
         ranges.append(_date_range(head, *ends))
+        if any(ends):
+            ranges.append(Range(head, head + b"\0"))  # studies of several dates, and of none
     words = f"keys of {modality}" + (f" with {date}" if ends != ("", "") else "")
     return Driver(Level.STUDY, words, ranges=tuple(ranges))
 

@@ -49,6 +49,16 @@ class Reader:
         parent; without keys a later call resumes `after` the id of one."""
         return self._instances(_wanted(Level.IMAGE, keys), after)
 
+    def members(self, level: Level, uid: str) -> list[int]:
+        """Ids of the instances of every study, series or instance of that UID, those entered last first."""
+        chunks = self._ids(Level.IMAGE, {level: frozenset([uid])})
+        return sorted((one for chunk in chunks for one in chunk), reverse=True)
+
+    def located(self, ids: Iterable[int]) -> list[Located]:
+        """Where these instances are kept; those that are gone by now are left out."""
+        places = browse.places(self._opened.env, self._opened.schema, ids)
+        return [Located._make(place) for place in places if place is not None]
+
     def _instances(self, wanted: dict[Level, frozenset[str]], after: int) -> Iterator[Located]:
         env, layout = self._opened.env, self._opened.schema
         for chunk in self._ids(Level.IMAGE, wanted, after):
@@ -60,9 +70,7 @@ class Reader:
                     for one, row in zip(chunk, rows, strict=True)
                     if row is not None and _agrees(row, wanted)
                 ]
-            for place in browse.places(env, layout, ids):
-                if place is not None:
-                    yield Located._make(place)
+            yield from self.located(ids)
 
     def find(self, level: Level, keys: Keys | None = None) -> Iterator[dict[int, str]]:
         """What is held at a level, by the unique keys of it and the levels above (PS3.4 C.6.1.1).
@@ -125,17 +133,14 @@ class Reader:
         return chunks
 
     def _children_of(self, chunks: Iterator[list[int]]) -> Iterator[list[int]]:
-        gathered: list[int] = []
         room = CHUNK // 8  # who waits for the first does not wait for many
         for parents in chunks:
-            for parent in parents:
-                for ids in self._children(parent):
-                    gathered += ids
-                    if len(gathered) >= room:
-                        yield gathered
-                        gathered, room = [], CHUNK
-        if gathered:
-            yield gathered
+            after = [0] * len(parents)
+            # Until nothing is left, as in `_walk`.
+            while (found := browse.children(self._opened.env, parents, after, room))[0]:
+                ids, after = found
+                yield ids
+                room = CHUNK
 
     def named(self, level: Level, values: Iterable[str]) -> Iterator[list[int]]:
         """The ids of the values that a unique key asks for; a patient's or series' may be several."""
@@ -223,13 +228,10 @@ class Reader:
                 losses += found
                 below.update(one for chunk in self._children(study_id) for one in chunk)
         remaining = [
-            Located._make(place)
+            place
             for series_id in sorted(below)
             for chunk in self._children(series_id)
-            for place in browse.places(
-                self._opened.env, self._opened.schema, [one for one in chunk if one not in gone]
-            )
-            if place is not None
+            for place in self.located(one for one in chunk if one not in gone)
         ]
         remaining.sort(key=lambda place: (place.stamp, place.sop_instance_uid))
         return Succession(losses, remaining)
@@ -246,8 +248,8 @@ class Reader:
         return self._opened.env.info()["lag"]
 
 
-def _supplied(values: Mapping[int, tuple[str, int]], stamps: set[int]) -> set[int]:
-    return {tag for tag, (_, stamp) in values.items() if stamp in stamps}
+def _supplied(values: Mapping[int, tuple[str, int]], stamps: set[int]) -> dict[int, int]:
+    return {tag: stamp for tag, (_, stamp) in values.items() if stamp in stamps}
 
 
 def _wanted(level: Level, given: Keys | None) -> dict[Level, frozenset[str]]:

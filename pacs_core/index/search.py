@@ -9,6 +9,7 @@ from pacs_core._ext import browse
 from pacs_core._ext.lookup import Sieve, key_ids, level_of
 from pacs_core._ext.match import Matcher
 from pacs_core.dicom.query import Key, Matching, Query
+from pacs_core.index.base import Located
 from pacs_core.index.plan import Driver, choose
 
 if TYPE_CHECKING:
@@ -67,12 +68,27 @@ class Search:
                     yield row
 
     def responses(self, parts: Sequence[Part], *, implicit: bool) -> Iterator[list[bytes]]:
-        """Responses, in chunks: data sets in little endian, of elements as `Sieve` takes them."""
+        """Responses, in chunks: data sets in little endian, of elements as `Sieve` takes them.
+
+        Where nothing matches chunks are empty: whoever reads them can break off at each.
+        """
         sieve = self._sieve(parts)
         for chunk in self._chunks():
-            found = sieve.responses(self._env, chunk, implicit)
-            if found:
-                yield found
+            yield sieve.responses(self._env, chunk, implicit)
+
+    def located(self, parts: Sequence[Part], *, implicit: bool) -> Iterator[tuple[Located, bytes] | None]:
+        """Each instance that matches, of a query at the level of images: where it is kept, its response.
+
+        None now and then, whatever matches: whoever reads can break off.
+        """
+        sieve = self._sieve(parts)
+        for chunk in self._chunks():
+            for place in browse.places(self._env, self._layout, chunk):
+                if place is None:
+                    continue
+                for response in sieve.responses(self._env, [place[0]], implicit):
+                    yield Located._make(place), response
+            yield None
 
     def explain(self) -> str:
         """The plan in words."""

@@ -29,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from pacs_core.errors import CorruptError, PacsError
 from pacs_core.store.base import Locator, Reason, Tombstone, crc32c
 from pacs_core.store.files import sync_folder
-from pacs_core.store.syscalls import Syscalls, is_no_room, step, write_all
+from pacs_core.store.syscalls import FILE_MODE, Syscalls, is_no_room, step, write_all
 
 VERSION = 1
 
@@ -162,6 +162,36 @@ class JournalLog:
                 self.append(())
         if self._fd >= 0:
             self._leave()
+
+
+class Unfinished:
+    """`journal/unfinished`, a byte that all processes see: 1 while decisions may not be carried out yet.
+
+    Whoever dies over one leaves it so. It need not be durable: after a power cut all writers are dead ones,
+    and every decision is looked at.
+    """
+
+    def __init__(self, syscalls: Syscalls, path: str) -> None:
+        self._syscalls = syscalls
+        self._path = path
+
+    def __bool__(self) -> bool:
+        with step("read", self._path), contextlib.suppress(FileNotFoundError):
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.pread(fd, 1, 0) == b"1"
+            finally:
+                os.close(fd)
+        return False
+
+    def set(self, value: bool) -> None:
+        """Say so, or that all is done. Raises StorageError, OutOfResourcesError."""
+        with step("write", self._path):
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+            try:
+                self._syscalls.pwrite(fd, b"1" if value else b"0", 0)
+            finally:
+                os.close(fd)
 
 
 class Journal:

@@ -16,9 +16,9 @@ from pacs_core.errors import ArchiveError, ConfigError, PacsError
 from pacs_core.store import removal, writer
 from pacs_core.store.base import NONE_COVERED, Kept, Locator, Mark, Reason, State, Tombstone
 from pacs_core.store.files import StagedFile, Stream, sync_folder
-from pacs_core.store.journal import Journal
+from pacs_core.store.journal import Journal, Unfinished
 from pacs_core.store.reading import Opened, Reader
-from pacs_core.store.segments import StagedFrame, scan, segment_path, segment_sequence
+from pacs_core.store.segments import StagedFrame, scan, segment_path, segment_sequences
 from pacs_core.store.syscalls import Syscalls, step
 from pacs_core.store.writer import Writer
 
@@ -81,6 +81,7 @@ class Store:
         self._writer: Writer | None = None
         self._closed = False
         self._journal = Journal(f"{self._root}/journal")
+        self._unfinished = Unfinished(syscalls, f"{self._root}/journal/unfinished")
         self._reader = Reader(self._objects)
 
     @classmethod
@@ -233,12 +234,32 @@ class Store:
         self._journal.refresh()
         return self._journal.find(locator)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether some process's decisions may not be carried out yet, or never will be: it may have died."""
+        return bool(self._unfinished)
+
+    @contextlib.contextmanager
+    def carrying_out(self) -> Iterator[None]:
+        """Decide, and carry it out, in this block, one process at a time: `unfinished` until it ends well."""
+        before = self.unfinished
+        self._own()
+        self._unfinished.set(True)
+        yield
+        if not before:
+            self.finished()
+
+    def finished(self) -> None:
+        """Everybody's decisions are carried out; nobody may be at it meanwhile."""
+        with contextlib.suppress(PacsError):  # then they are looked at, once, for nothing
+            self._unfinished.set(False)
+
     def remove(self, locators: Iterable[Locator]) -> list[Locator]:
         """Free bytes that no longer count; returns those still there (a lease, an error), for `sweep`.
 
         What counted before needs a tombstone first, else a power cut may bring it back.
         """
-        return removal.remove(self._syscalls, self._objects, locators)
+        return removal.remove(self._syscalls, self._objects, self._reader, locators)
 
     def hold(self) -> AbstractContextManager[None]:
         """A lease: while any process holds one, removals leave bytes in place.
@@ -257,6 +278,10 @@ class Store:
         if not writer.writer_numbers(self._objects):
             return 0
         return removal.sweep(self._syscalls, self._objects, self._journal, self._reader, counts)
+
+    def dead_bytes(self) -> int:
+        """Bytes on disk of what was removed, in segments in which others live: about so many."""
+        return removal.dead_bytes(self._objects)
 
     # Taking stock
 
@@ -322,8 +347,8 @@ class Store:
         for sequence, size in _walk_files(folder, mark.file):
             yield Kept(Locator.of_file(number, sequence, size), None, None, State.LISTED), False
         with step("list", folder):
-            names = os.listdir(folder)  # noqa: PTH208
-        for sequence in sorted(found for name in names if (found := segment_sequence(name)) is not None):
+            sequences = segment_sequences(folder)
+        for sequence in sequences:
             if sequence < mark.segment:
                 continue
             path = segment_path(folder, sequence)

@@ -23,8 +23,8 @@ _MAP_FROM = 1 << 20
 class Opened:
     """Part 10 bytes to be read: `length` bytes at `offset` of `fd`, until closed. Use positioned reads.
 
-    A file stays readable if its instance is removed meanwhile. A frame of a segment may then turn to zeros:
-    `Reader.read` notices that; whoever reads `fd` itself asks `is_current` when done.
+    A file stays readable if its instance is removed meanwhile. A frame of a segment may then turn to zeros,
+    or end: `Reader.read` notices that; whoever reads `fd` itself asks `is_current` when done.
     """
 
     __slots__ = ("_release", "fd", "length", "locator", "offset")
@@ -124,6 +124,8 @@ class Reader:
             with step("read", str(locator)):
                 frame = read_frame(shared.fd, locator)
             if frame is None:
+                if not os.fstat(shared.fd).st_nlink:
+                    raise NotFoundError(f"what was kept at {locator} was removed")
                 raise CorruptError(f"there is no frame at {locator}")
             end = locator.offset + frame.part10_length + frame.fields_length
             if not frame.dead and end > os.fstat(shared.fd).st_size:
@@ -171,11 +173,13 @@ class Reader:
             while position < locator.length:
                 part = os.pread(opened.fd, locator.length - position, locator.offset + position)
                 if not part:
-                    raise CorruptError(f"the bytes end inside {locator}")
+                    break
                 parts.append(part)
                 position += len(part)
             if not opened.is_current():
                 raise NotFoundError(f"what was kept at {locator} was removed")
+            if position < locator.length:
+                raise CorruptError(f"the bytes end inside {locator}")
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:

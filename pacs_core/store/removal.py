@@ -14,12 +14,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from pacs_core.errors import PacsError
-from pacs_core.store.base import Locator, State, Tombstone
+from pacs_core.store.base import Locator, Tombstone
 from pacs_core.store.journal import Journal
 from pacs_core.store.reading import Reader, container_path, read_frame
-from pacs_core.store.segments import DEAD, scan, segment_sequence
+from pacs_core.store.segments import DEAD, HEAD_SIZE, Tally, scan, segment_path, segment_sequences
 from pacs_core.store.syscalls import Syscalls, step
-from pacs_core.store.writer import REGISTER, is_alive, locked, writer_folder
+from pacs_core.store.writer import REGISTER, is_alive, locked, writer_folder, writer_numbers
 
 _HOLD = "hold.lock"
 _REMOVE = "remove.lock"
@@ -49,12 +49,17 @@ def _turn(syscalls: Syscalls, objects: str) -> Iterator[bool]:
         yield free
 
 
-def remove(syscalls: Syscalls, objects: str, locators: Iterable[Locator]) -> list[Locator]:
+def remove(syscalls: Syscalls, objects: str, reader: Reader, locators: Iterable[Locator]) -> list[Locator]:
     """Free the bytes at `locators`; returns those still there: held, or the system would not."""
     with _turn(syscalls, objects) as free:
         if not free:
             return list(locators)
-        return _erase(syscalls, objects, locators)[1]
+        freed, left = _erase(syscalls, objects, locators)
+        for segment in _segments(freed):
+            with contextlib.suppress(PacsError):  # the sweep tries again
+                if _seems_dead(container_path(objects, segment)):
+                    _drop_if_dead(syscalls, objects, reader, segment)
+    return left
 
 
 def _erase(
@@ -83,21 +88,31 @@ def _kill_frames(syscalls: Syscalls, path: str, locators: list[Locator], freed: 
     """Mark frames as removed, then give their whole pages back; the headers stay, to step over."""
     fd = syscalls.open_write(path)
     try:
+        dead, holes = Tally.read(fd)
         for locator in locators:
             frame = read_frame(fd, locator)
             if frame is None or frame.dead:
                 continue
             syscalls.pwrite(fd, DEAD, frame.offset)
             freed.append(locator)
-            offset, length = frame.hole()
-            if length:
-                try:
-                    syscalls.punch_hole(fd, offset, length)
-                except OSError as exc:
-                    if exc.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
-                        raise
+            dead += frame.size
+            holes += _punch(syscalls, fd, *frame.hole())
+        Tally(dead, holes).write(syscalls, fd)
     finally:
         syscalls.close(fd)
+
+
+def _punch(syscalls: Syscalls, fd: int, offset: int, length: int) -> int:
+    """Give pages back; how many bytes, 0 where the file system can't."""
+    if not length:
+        return 0
+    try:
+        syscalls.punch_hole(fd, offset, length)
+    except OSError as exc:
+        if exc.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        return 0
+    return length
 
 
 def sweep(
@@ -114,14 +129,55 @@ def sweep(
         if not free:
             return 0
         gone = len(_erase(syscalls, objects, buried)[0])
-        for locator in {locator.container: locator for locator in buried if locator.is_segment}.values():
-            path = container_path(objects, locator)
-            with step("sweep", path), contextlib.suppress(FileNotFoundError):
-                if _is_sealed(syscalls, objects, locator) and _is_dead(path, locator, journal):
-                    syscalls.unlink(path)
-                    reader.forget(locator.container)
-                    gone += 1
-    return gone
+        return gone + sum(_drop_if_dead(syscalls, objects, reader, segment) for segment in _segments(buried))
+
+
+def _segments(locators: Iterable[Locator]) -> Iterable[Locator]:
+    """One locator of each segment that they name."""
+    return {locator.container: locator for locator in locators if locator.is_segment}.values()
+
+
+def _seems_dead(path: str) -> bool:
+    """Whether the tally says that nothing in a segment lives."""
+    with step("read", path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return Tally.read(fd).dead >= os.fstat(fd).st_size - HEAD_SIZE
+        finally:
+            os.close(fd)
+
+
+def _drop_if_dead(syscalls: Syscalls, objects: str, reader: Reader, segment: Locator) -> bool:
+    """Remove a segment in which nothing lives and to which nothing will be appended; whether it was one."""
+    path = container_path(objects, segment)
+    with step("drop", path), contextlib.suppress(FileNotFoundError):
+        fd = syscalls.open_write(path)
+        try:
+            if not (_is_sealed(syscalls, objects, segment) and _is_dead(fd, segment)):
+                return False
+            syscalls.unlink(path)
+            syscalls.ftruncate(fd, 0)  # other processes may have it open for long
+        finally:
+            syscalls.close(fd)
+        reader.forget(segment.container)
+        return True
+    return False
+
+
+def dead_bytes(objects: str) -> int:
+    """Bytes that removed frames take up yet, in segments in which others live."""
+    total = 0
+    for folder in (writer_folder(objects, number) for number in writer_numbers(objects)):
+        for sequence in segment_sequences(folder):
+            path = segment_path(folder, sequence)
+            with step("read", path), contextlib.suppress(FileNotFoundError):
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    dead, holes = Tally.read(fd)
+                finally:
+                    os.close(fd)
+                total += dead - holes
+    return total
 
 
 def _is_sealed(syscalls: Syscalls, objects: str, locator: Locator) -> bool:
@@ -129,16 +185,8 @@ def _is_sealed(syscalls: Syscalls, objects: str, locator: Locator) -> bool:
     with locked(syscalls, f"{objects}/{REGISTER}"):
         if not is_alive(objects, locator.writer):
             return True
-    names = os.listdir(writer_folder(objects, locator.writer))  # noqa: PTH208
-    return any((segment_sequence(name) or 0) > locator.sequence for name in names)
+    return segment_sequences(writer_folder(objects, locator.writer))[-1:] > [locator.sequence]
 
 
-def _is_dead(path: str, locator: Locator, journal: Journal) -> bool:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return all(
-            dead or (kept.state is not State.DAMAGED and journal.find(kept.locator) is not None)
-            for kept, dead in scan(fd, locator.writer, locator.sequence, 0, check=False)
-        )
-    finally:
-        os.close(fd)
+def _is_dead(fd: int, segment: Locator) -> bool:
+    return all(dead for _, dead in scan(fd, segment.writer, segment.sequence, 0, check=False))

@@ -1,7 +1,8 @@
 """Small instances: frames appended to segment files, one sync for a batch.
 
-A segment `wNNNNNNNN/seg-SSSSSSSS.seg` begins with a head of 64 bytes (magic, version, writer, sequence,
-checksum). Frames follow, each at a multiple of 8 (little endian, offsets from the frame's start)::
+A segment `wNNNNNNNN/seg-SSSSSSSS.seg` begins with a head of 64 bytes: magic, version, writer, sequence,
+checksum of these, and at 24 the `Tally` of what was removed. Frames follow, each at a multiple of 8 (little
+endian, offsets from the frame's start)::
 
      0  4s   magic: "PcFr", or "PcDd" once removed (written in place, outside the checksum)
      4  u32  CRC-32C of bytes 8 to 48
@@ -50,6 +51,8 @@ DEAD = b"PcDd"
 
 _HEAD = struct.Struct("<4sIIII")  # magic, version, writer, sequence, checksum of the four
 _HEAD_MAGIC = b"PcSg"
+_TALLY = struct.Struct("<QQ")
+_TALLY_AT = 24
 _HEADER = struct.Struct("<4sI")  # magic, checksum of the body
 _BODY = struct.Struct("<IIQQIIII")
 _PAGE = 4096
@@ -69,6 +72,12 @@ def segment_sequence(name: str) -> int | None:
         with contextlib.suppress(ValueError):
             return int(name[4:12], 16)
     return None
+
+
+def segment_sequences(writer: str) -> list[int]:
+    """The sequences of a writer's segments, ascending."""
+    names = os.listdir(writer)  # noqa: PTH208 - names, not paths
+    return sorted(found for name in names if (found := segment_sequence(name)) is not None)
 
 
 def _aligned(length: int) -> int:
@@ -120,6 +129,23 @@ class Frame(NamedTuple):
         start = -(-(self.offset + HEADER_SIZE) // _PAGE) * _PAGE
         end = (self.offset + self.size) // _PAGE * _PAGE
         return start, max(0, end - start)
+
+
+class Tally(NamedTuple):
+    """What was removed from a segment, in bytes: its frames, and of those what was given back to the disk.
+
+    About so: it may be behind the frames after a crash, or ahead of them after a power cut.
+    """
+
+    dead: int
+    holes: int
+
+    @classmethod
+    def read(cls, fd: int) -> Tally:
+        return cls._make(_TALLY.unpack(os.pread(fd, _TALLY.size, _TALLY_AT).ljust(_TALLY.size, b"\0")))
+
+    def write(self, syscalls: Syscalls, fd: int) -> None:
+        syscalls.pwrite(fd, _TALLY.pack(*self), _TALLY_AT)
 
 
 def encode_header(

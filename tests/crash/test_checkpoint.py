@@ -70,7 +70,7 @@ with Archive.open(sys.argv[1], map_size=1 << 26) as archive:
     store(1, 20)
     archive.index.sync()
     store(20, 40)
-    archive.delete([uid(1, 1, 5), uid(1, 1, 25)])
+    archive.ingest.remove([uid(1, 1, 5), uid(1, 1, 25)])
     switch.touch()
     while not archive.index.condemned:
         time.sleep(0.01)

@@ -88,11 +88,6 @@ class Node:
 
 
 @pytest.fixture
-def faults(tmp_path: Path) -> Faults:
-    return Faults(tmp_path / "faults")
-
-
-@pytest.fixture
 def node(tmp_path: Path, faults: Faults) -> Iterator[Node]:
     made = Node(tmp_path / "archive", faults, *_map_of(MAP))
     yield made
@@ -202,7 +197,7 @@ def test_a_full_index_is_a700_until_something_goes(tmp_path: Path, faults: Fault
             assert sender.store(kept, node.acknowledged[kept]).status == 0  # held already
             with Archive.open(node.archive, create=False, map_size=1 << 20) as archive:
                 for one in going[:100]:
-                    assert archive.delete([one]) == 1
+                    assert archive.delete(instance=one).instances == 1
                     del node.acknowledged[one]
             assert [node.store_over(sender, size) for size in SIZES.values()] == [0] * len(SIZES)
         assert node.server.stop() == 0

@@ -1,6 +1,6 @@
-"""What real and hostile senders produce, as data sets (CONFORMANCE 37): read as far as can be, each oddity named.
+"""What real and hostile senders produce, as data sets (CONFORMANCE 37): read as far as can be, each named.
 
-Every case is read twice: as it is, for the elements and the findings; and strictly, for the error with its tag
+Every case is read twice: as it is, for the elements and the findings; strictly, for the error with its tag
 and the place in the file.
 """
 
@@ -18,7 +18,7 @@ from pacs_core.dicom import part10
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.reading import read
 from pacs_core.errors import UnparsableError
-from tests.ext.test_dataset import ITEM_END, SEQUENCE_END, explicit, implicit, item
+from tests.ext.test_scan import ITEM_END, SEQUENCE_END, explicit, implicit, item
 
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -51,7 +51,7 @@ def open_item(content: bytes) -> bytes:
 
 
 class Case(NamedTuple):
-    """`values`: what is there, by key. `finding`, `tag`, `offset`: of the oddity, from the data set's start."""
+    """`values`: what is there, by key. `finding`, `tag`, `offset`: of what is odd, in the data set."""
 
     data: bytes
     values: dict[str, object]
@@ -302,10 +302,9 @@ def test_nested_too_deep_where_it_is_parsed_when_asked_for() -> None:
         data = creator + implicit(0x0029_1040, item(data))
     found = read(file(data, IMPLICIT))
     assert [element.vr for element in found] == ["LO", "SQ"]
-    for ask in (lambda: list(found.walk()), found.to_json, found.dump, found.to_pydicom):
+    for ask in (lambda: list(found.walk()), found.to_json, found.dump, lambda: found == found.copy()):
         with pytest.raises(UnparsableError, match="more than 256 sequences in each other"):
             ask()
-            list(found.walk())
     assert found.to_bytes() == data
 
 
@@ -330,7 +329,7 @@ def test_length_of_four_gigabytes_costs_nothing(data: bytes, tag: int) -> None:
     found.to_json()
     assert time.perf_counter() - begun < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8192
-    with pytest.raises(UnparsableError, match="ends in the middle|mislabelled syntax") as caught:
+    with pytest.raises(UnparsableError, match=r"ends in the middle|mislabelled syntax") as caught:
         read(file(data), strict=True)
     assert caught.value.tag == tag or found.findings
 

@@ -16,7 +16,7 @@ def slow_name(value: str) -> list[bytes]:
     found = set()
     for one in value.split("\\"):
         for group in one.split("="):
-            parts = [part.strip(" ").casefold() for part in group.strip(" ").split("^")]
+            parts = [part.strip(" \0").casefold() for part in group.strip(" \0").split("^")]
             while parts and not parts[-1]:
                 parts.pop()
             found.add("^".join(parts).encode()[: keys.CUT])
@@ -80,25 +80,27 @@ def test_text_keeps_its_case_and_splits_its_values() -> None:
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_text_keys_sort_as_the_values(a: str, b: str) -> None:
     def key(value: str) -> bytes:
-        return b"\x01" + value.strip(" ").replace("\\", "").encode()[: keys.CUT]
+        return b"\x01" + value.strip(" \0").replace("\\", "").encode()[: keys.CUT]
 
     for value in (a, b):
         plain = value.replace("\\", "")
         found = keys.attribute_keys(5, keys.TEXT, plain.encode())
-        assert found == [b"\x05" + key(plain)] if plain.strip(" ") else found == [b"\x05\x00"]
+        assert found == [b"\x05" + key(plain)] if plain.strip(" \0") else found == [b"\x05\x00"]
 
 
 def test_the_empty_marker_sorts_before_all_values() -> None:
-    empty, first = keys.attribute_keys(7, keys.TEXT, b""), keys.attribute_keys(7, keys.TEXT, b"\x00")
+    empty, first = keys.attribute_keys(7, keys.TEXT, b""), keys.attribute_keys(7, keys.TEXT, b"\x01")
     assert empty == [b"\x07\x00"]
     assert empty < first
 
 
 def test_modality_and_date() -> None:
     code = bytes([keys.MODALITY_DATE])
-    assert keys.modality_date_key(b"CT", b"2024.01.02") == code + b"\x01CT\x0020240102"
-    assert keys.modality_date_key(b"CT", b"") == code + b"\x01CT\x00"
-    assert len(keys.modality_date_key(b"C" * 500, b"2" * 500)) <= keys.CUT + 2
+    assert keys.modality_date_keys(b"CT", b"2024.01.02") == [code + b"\x01CT\x0020240102"]
+    assert keys.modality_date_keys(b"CT", b"") == [code + b"\x01CT\x00"]
+    assert keys.modality_date_keys(b"MR \\CT", b"2024\\2025") == [code + b"\x01CT\0", code + b"\x01MR\0"]
+    (longest,) = keys.modality_date_keys(b"C" * 500, b"2" * 500)
+    assert len(longest) <= keys.CUT + 2
 
 
 def test_uid_keys_of_series_are_those_of_their_study() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,9 +57,74 @@ def test_everything_works_while_the_server_runs(tmp_path: Path) -> None:
     pacs_core("verify", "--archive", str(tmp_path / "restored"))
 
 
+def delete(archive: Path, *words: str, check: int = 0) -> dict[str, Any]:
+    """`pacs-core delete --json`."""
+    done = pacs_core("delete", "--archive", str(archive), "--json", *words, check=check)
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def test_deletion_while_the_server_receives(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+
+    def store(sender: RawSender, study: int, number: int) -> None:
+        data = encoded(instance(number, study=study, series=number % 2 + 1))
+        assert sender.store(uid(study, number % 2 + 1, number), data).status == 0
+
+    with serving(archive) as server:
+        with RawSender(server.port, EXPLICIT) as sender:
+            for study in (1, 2, 3):
+                for number in range(1, 7):
+                    store(sender, study, number)
+            named = ("--study", uid(1), "--series", uid(2, 1), "--instance", uid(3, 2, 1))
+            told = delete(archive, "--yes", *named)
+            assert told["instances"] == 6 + 3 + 1
+            assert told["bytes"] > 10 * 500
+            assert [(one["kind"], one["instances"], one["error"]) for one in told["outcomes"]] == [
+                ("instance", 1, None),
+                ("series", 3, None),
+                ("study", 6, None),
+            ]
+            assert stats(archive)["instances"] == 8
+            assert stats(archive)["dead_bytes"] > 10 * 500
+            store(sender, 1, 1)
+            assert stats(archive)["instances"] == 9
+            told = delete(archive, "--yes", "--study", uid(2), "--study", "1.2.3", check=1)
+            assert (told["instances"], [bool(one["error"]) for one in told["outcomes"]]) == (3, [False, True])
+        assert server.stop() == 0
+    pacs_core("verify", "--archive", str(archive))
+
+
+def test_a_deletion_asks(tmp_path: Path) -> None:
+    with Archive.open(tmp_path / "archive") as archive:
+        archive.store(file(tmp_path, instance(1)))
+    words = ["delete", "--archive", str(tmp_path / "archive"), "--study", uid(1)]
+    refused = pacs_core(*words, check=2)
+    assert "--yes" in refused.stderr
+    pacs_core("delete", "--archive", str(tmp_path / "archive"), "--yes", check=2)
+    for answer, code, left in (("n", 1, 1), ("y", 0, 0)):
+        outside, terminal = pty.openpty()
+        os.write(outside, f"{answer}\n".encode())
+        done = subprocess.run(
+            [sys.executable, "-m", "pacs_core", *words],
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        os.close(outside)
+        os.close(terminal)
+        assert "Delete 1 instances for good?" in done.stderr
+        assert (done.returncode, stats(tmp_path / "archive")["instances"]) == (code, left)
+
+
 def test_what_fails_is_said_in_one_line_and_by_the_exit_code(tmp_path: Path) -> None:
     absent = str(tmp_path / "absent")
-    for command in (["stats"], ["verify"], ["reindex"], ["export", str(tmp_path / "out")]):
+    for command in (
+        *(["stats"], ["verify"], ["reindex"]),
+        *(["export", str(tmp_path / "out")], ["delete", "--yes", "--study", "1"]),
+    ):
         failed = pacs_core(*command, "--archive", absent, check=1)
         assert "no archive" in failed.stderr
         assert "Traceback" not in failed.stderr

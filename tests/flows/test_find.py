@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelFind,
@@ -44,12 +45,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 
 def ask(
-    server: Serving, level: str, root: str = STUDY, syntax: str = "explicit", **keys: object
+    server: Serving,
+    level: str,
+    root: str = STUDY,
+    syntax: str = "explicit",
+    relational: bool = False,
+    **keys: object,
 ) -> list[Dataset]:
     """The responses of a query; the last is the final one's status."""
     entity = AE()
     entity.add_requested_context(root, SYNTAXES[syntax])
-    association = entity.associate("127.0.0.1", server.port, ae_title="PACSCORE")
+    extended = SOPClassExtendedNegotiation()
+    extended.sop_class_uid, extended.service_class_application_information = root, bytes([relational])
+    association = entity.associate("127.0.0.1", server.port, ae_title="PACSCORE", ext_neg=[extended])
     assert association.is_established
     identifier = Dataset()
     identifier.QueryRetrieveLevel = level
@@ -142,6 +150,48 @@ def test_21_a_key_that_is_not_supported_is_left_out_and_said(server: Serving) ->
     assert all("AcquisitionNumber" not in found for _, found in responses[:-1])
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize(
+    ("photometric", "known"), [("", True), ("MONO*", True), ("RGB", False)], ids=["told", "matched", "other"]
+)
+def test_of_images_the_instances_tell_what_the_index_does_not(
+    server: Serving, photometric: str, known: bool
+) -> None:
+    keys = {"StudyInstanceUID": uid(1), "SeriesInstanceUID": uid(1, 1), "SOPInstanceUID": ""}
+    asked = {"PhotometricInterpretation": photometric, "HighBit": None, "WindowCenter": "", "PatientName": ""}
+    *found, final = ask(server, "IMAGE", **keys, **asked)
+    assert final.Status == 0
+    assert len(found) == known
+    for match in found:
+        assert (match.PhotometricInterpretation, match.HighBit) == ("MONOCHROME2", 15)
+        assert match.WindowCenter is None
+        assert match.PatientName == "Müller^Jürgen"
+
+
+@pytest.mark.parametrize(
+    ("tag", "known"), [(0x7FE00010, 0xFF01), (0x00091002, 0xFF00)], ids=["pixels", "long"]
+)
+def test_21_bulk_data_is_not_told(server: Serving, tag: int, known: int) -> None:
+    image = instance(1, study=3, size=2)
+    image.add_new(0x00090010, "LO", "TEST")
+    image.add_new(0x00091002, "UT", "x" * 70000)
+    image.PixelData = bytes(200_000)
+    (sent,) = pacs_core.Client("127.0.0.1", server.port).store([part10(image)])
+    assert sent.status == 0
+    entity = AE()
+    entity.add_requested_context(STUDY, SYNTAXES["explicit"])
+    association = entity.associate("127.0.0.1", server.port, ae_title="PACSCORE")
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel, identifier.StudyInstanceUID = "IMAGE", uid(3)
+    identifier.SeriesInstanceUID, identifier.SOPInstanceUID = uid(3, 1), ""
+    identifier.add_new(tag, "OW" if tag == 0x7FE00010 else "UT", b"")
+    (status, found), (final, _) = association.send_c_find(identifier, STUDY)
+    association.release()
+    assert (status.Status, final.Status) == (known, 0)
+    assert (tag in found) == (known == 0xFF00)  # without a value, if it is too long
+    assert not (tag in found and found[tag].value)
+
+
 @pytest.mark.parametrize(
     ("level", "root", "keys"),
     [
@@ -159,6 +209,11 @@ def test_14_15_wrong_levels_and_missing_unique_keys_are_refused(
     (final,) = ask(server, level, root, **keys)
     assert final.Status == 0xA900
     assert final.ErrorComment
+
+
+def test_15_relational_queries_where_they_were_negotiated(server: Serving) -> None:
+    *found, final = ask(server, "SERIES", PATIENT, relational=True, SeriesInstanceUID=uid(1, 2))
+    assert ([match.SeriesInstanceUID for match in found], final.Status) == ([uid(1, 2)], 0)
 
 
 def test_an_identifier_that_is_garbage_is_answered(server: Serving) -> None:
@@ -184,6 +239,20 @@ def commands(peer: Peer) -> Iterator[int]:
                 if status != 0xFF00:
                     return
             at += 4 + length
+
+
+@pytest.mark.parametrize("key", [{"PhotometricInterpretation": "RGB"}, {"InstanceNumber": "77777"}], ids=str)
+def test_23_a_search_that_finds_nothing_can_be_cancelled(server: Serving, key: dict[str, str]) -> None:
+    asked = {"StudyInstanceUID": uid(2), "SeriesInstanceUID": uid(2, 1), **key}
+    identifier = pacs_core.Dataset(QueryRetrieveLevel="IMAGE", **asked)
+    with Peer(server) as peer:
+        peer.associated(contexts=[(1, STUDY, [SYNTAXES["explicit"]])])
+        command = encode({0x0002: STUDY, 0x0100: 0x20, 0x0110: 7, 0x0700: 0, 0x0800: 1})
+        cancel = encode({0x0100: 0x0FFF, 0x0120: 7, 0x0800: 0x0101})
+        query = p_data(pdv(1, 3, command), pdv(1, 2, identifier.to_bytes(SYNTAXES["explicit"])))
+        peer.send(query + p_data(pdv(1, 3, cancel)))
+        assert list(commands(peer)) == [0xFE00]
+        peer.released()
 
 
 def test_8_23_a_cancel_ends_the_responses(server: Serving) -> None:

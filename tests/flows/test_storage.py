@@ -294,7 +294,7 @@ def test_a_disk_that_is_full_answers_a700_and_serves_on(tmp_path: Path) -> None:
                 assert set(statuses) == {0x0000, 0xA700}
                 with Archive.open(mounted / "archive", map_size=MAP_SIZE) as archive:
                     assert archive.stats().instances == statuses.count(0x0000)
-                    assert archive.delete([uid(1, 1, 1)]) == 1
+                    assert archive.delete(instance=uid(1, 1, 1)).instances == 1
                 # There is room again: the server goes on without a restart.
                 assert sender.store(uid(1, 1, 1), encoded(instance(1, size=3_000_000))).status == 0x0000
             assert server.stop() == 0

@@ -49,19 +49,33 @@ class Orthanc:
         answer: dict[str, Any] = self.call("/modalities/pacs/store", json.dumps(order).encode())
         return answer
 
+    def retrieve(self, level: str, keys: dict[str, str]) -> int:
+        """C-FIND, then C-MOVE of each match to itself; how many instances it has then."""
+        order = json.dumps({"Level": level, "Query": keys}).encode()
+        query = self.call("/modalities/pacs/query", order)["ID"]
+        self.call(f"/queries/{query}/retrieve", b'{"Synchronous": true}')
+        return int(self.call("/statistics")["CountInstances"])
+
 
 @contextmanager
 def orthanc(
-    program: Path, folder: Path, http_port: int, modality_port: int, trust: Trust | None = None
+    program: Path,
+    folder: Path,
+    http_port: int,
+    modality_port: int,
+    trust: Trust | None = None,
+    dicom_port: int | None = None,
 ) -> Iterator[Orthanc]:
-    """An Orthanc for the length of the block, with its files in `folder`."""
+    """An Orthanc for the length of the block, with its files in `folder`; `dicom_port`: where it listens."""
     folder.mkdir()
     settings: dict[str, Any] = {
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "storage"),
         "Plugins": [],
         "HttpPort": http_port,
-        "DicomServerEnabled": False,
+        "DicomServerEnabled": dicom_port is not None,
+        "DicomPort": dicom_port or 4242,
+        "DicomAlwaysAllowStore": True,
         "SaveJobs": False,
         "DicomModalities": {
             "pacs": {

@@ -85,9 +85,9 @@ def test_attributes_of_a_study_are_those_received_first_and_pass_on(tmp_path: Pa
         archive.store(part10(instance(2, StudyDescription="Second")))
         archive.store(part10(instance(3, StudyDescription="Third")))
         assert described() == "Second"
-        assert archive.delete([uid(1, 1, 2)]) == 1
+        assert archive.delete(instance=uid(1, 1, 2)).instances == 1
         assert described() == "Third"
-        assert archive.delete([uid(1, 1, 3), uid(1, 1, 3), "1.2.3"]) == 1
+        assert len(archive.ingest.remove([uid(1, 1, 3), uid(1, 1, 3), "1.2.3"])) == 1
         assert not described()
         [study] = archive.find(Level.STUDY, {})
         assert study[INSTANCES_IN_STUDY] == "1"
@@ -109,10 +109,10 @@ def test_counters_follow_every_change(tmp_path: Path) -> None:
         archive.store(part10(instance(2, series=2, Modality="MR")))
         [study] = archive.find(Level.STUDY, {})
         assert (study[MODALITIES], study[INSTANCES_IN_STUDY]) == ("CT\\MR", "2")
-        archive.delete([uid(1, 2, 2)])
+        archive.delete(instance=uid(1, 2, 2))
         [study] = archive.find(Level.STUDY, {})
         assert (study[MODALITIES], study[INSTANCES_IN_STUDY]) == ("CT", "1")
-        archive.delete([uid(1, 1, 1)])
+        archive.delete(instance=uid(1, 1, 1))
         assert list(archive.find(Level.PATIENT, {})) == []
 
 
@@ -126,7 +126,7 @@ def test_a_rebuilt_index_equals_the_one_it_replaces(tmp_path: Path, policy: Dupl
         for step in range(120):
             number, study = random_.randint(1, 12), random_.randint(1, 3)
             if random_.random() < 0.25:
-                archive.delete([uid(study, 1, number)])
+                archive.ingest.remove([uid(study, 1, number)])
                 continue
             ds = instance(
                 number,
@@ -196,7 +196,7 @@ def test_a_backup_of_a_working_archive_is_an_archive(tmp_path: Path) -> None:
             while not stop.is_set():
                 number += 1
                 archive.store(part10(instance(number, study=2)))
-                archive.delete([uid(2, 1, number - 3)])
+                archive.ingest.remove([uid(2, 1, number - 3)])
 
         worker = threading.Thread(target=work)
         worker.start()

@@ -191,7 +191,7 @@ def test_a_deletion_that_failed_has_not_happened_ever(
             patched.setattr(archive.index, "remove", fail)
             patched.setattr(archive.objects, "retract", fail)
             with pytest.raises(StorageError, match="injected"):
-                archive.delete([FIRST])
+                archive.delete(instance=FIRST)
             # As long as it may yet be gone tomorrow nobody is told that it is held.
             with pytest.raises(StorageError, match="injected"):
                 archive.store(one())
@@ -218,7 +218,7 @@ def test_two_deletions_that_failed_have_not_happened_ever(
             patched.setattr(archive.ingest, "_be_sound", lambda: None)
             for number in (1, 2):
                 with pytest.raises(StorageError, match="injected"):
-                    archive.delete([uid(1, 1, number)])
+                    archive.delete(instance=uid(1, 1, number))
         archive.store(one(3))
         place = archive.place
     assert reindex(place).indexed == 3
@@ -235,7 +235,7 @@ def test_an_interrupted_deletion_leaves_the_instance_whole(
         with monkeypatch.context() as patched:
             patched.setattr(archive.index, "remove", interrupt)
             with pytest.raises(KeyboardInterrupt):
-                archive.delete([FIRST])
+                archive.delete(instance=FIRST)
         place = archive.place
     reindex(place)
     with Archive.open(place.root) as archive:
@@ -247,7 +247,7 @@ def test_mending_does_not_bring_back_what_was_deleted_meanwhile(tmp_path: Path) 
         archive.store(one())
         found = Found(locator(archive), None, None, State.LISTED)
         with archive.objects.hold():  # the bytes stay where they are
-            archive.delete([FIRST])
+            archive.delete(instance=FIRST)
             settle(archive.objects, archive.index, found, Recovered())
             assert not archive.holds(FIRST)
 
@@ -338,7 +338,7 @@ def test_a_writer_that_ends_during_a_backup_is_settled_in_the_copy(
         def then(target: Path) -> None:
             snapshot(target)
             other.store(one(3))
-            other.delete([uid(1, 1, 2)])
+            other.delete(instance=uid(1, 1, 2))
             other.close()
 
         monkeypatch.setattr(archive.index, "snapshot", then)
@@ -355,7 +355,7 @@ def test_what_was_deleted_during_a_backup_goes_when_it_is_done(
         archive.store(one(size=100_000))
         archive.store(one(2, size=100_000))
         gone = locator(archive)
-        after_copying("objects", lambda: archive.delete([FIRST]), monkeypatch)
+        after_copying("objects", lambda: archive.delete(instance=FIRST), monkeypatch)
         backup(archive, tmp_path / "copy")
         with pytest.raises(NotFoundError):
             archive.objects.read(gone)

@@ -105,6 +105,7 @@ def test_config_default_and_check(capsys: pytest.CaptureFixture[str], tmp_path: 
         ["peers", "add", "A", "h", "0"],
         ["peers", "add", "A", "--may", "fly"],
         ["peers", "add", "A", "--from", "nowhere"],
+        ["peers", "add", "A", "--associations", "65"],
     ],
 )
 def test_usage_and_settings_that_are_wrong_exit_2(
@@ -128,6 +129,9 @@ def test_peers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert listed["CT1"]["may"] == ["echo", "store"]
     assert (listed["CT1"]["host"], listed["CT1"]["port"]) == ("192.0.2.10", 104)
     assert listed["MR1"]["from"] == ["10.0.0.0/8", "192.0.2.1"]
+    assert listed["CT1"]["associations"] == 0
+    assert cli.run(["peers", "add", "CT1", "--associations", "4", *archive]) == 0
+    assert capsys.readouterr().out.endswith("may echo,store  from 192.0.2.10  associations 4\n")
     assert cli.run(["peers", "remove", "CT1", *archive]) == 0
     assert cli.run(["peers", "remove", "CT1", *archive]) == 1
     captured = capsys.readouterr()

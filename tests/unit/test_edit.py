@@ -100,10 +100,33 @@ def test_selectors(text: str, selected: list[str]) -> None:
     assert [f"{path[: path.rfind('.') + 1]}{element.tag:08X}" for path, element in found] == selected
 
 
-@pytest.mark.parametrize("text", ["", "PatientNme", "**.", "**.60xx", "60xg", "A.b.C", "*"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "PatientNme",
+        "**.",
+        "**.60xx",
+        "60xg",
+        "A.b.C",
+        "*",
+        f"{REFERENCED}.0.(0009,ACME,*)",
+        f"(0009,{CREATOR},02).0.(0009,ACME,*)",
+    ],
+)
 def test_what_is_no_selector(text: str) -> None:
     with pytest.raises(KeyError):
         selectors.parse(text)
+
+
+def test_a_creator_may_look_like_a_step() -> None:
+    dataset = Dataset()
+    dataset.set((0x0009, "1.2.840.113681", 0x02), [Dataset(PatientID="X")], "SQ")
+    for key in ("(0009,1.2.840.113681,02).0.PatientID", "(0009,1.2.840.113681,02).*.PatientID"):
+        applied(dataset, edit.set(key, key))
+        assert dataset[0x0009_1002][0].PatientID == key
+    assert 0x0009_1002 not in applied(dataset, edit.remove("(0009,1.2.840.113681,02)"))
+    assert len(applied(dataset, edit.remove("(0009,1.2.840.113681,*)"))) == 0
 
 
 def test_set() -> None:

@@ -93,7 +93,7 @@ def test_the_level_is_that_of_the_lowest_key(keys: Mapping[Any, object], level: 
     asked = asked_of(keys)
     assert (asked.level.name, asked.root.name) == (level, root)
     assert asked.identifier.QueryRetrieveLevel == level
-    assert query_of(asked.identifier, asked.root).level.name == level
+    assert query_of(asked.identifier, asked.level, asked.root).level.name == level
 
 
 def test_with_a_model_or_a_level_given() -> None:
@@ -156,6 +156,6 @@ def test_the_values_that_a_key_names() -> None:
 
 def test_every_attribute_of_the_index_can_be_a_key() -> None:
     identifier = identifier_of({attribute.keyword: None for attribute in ATTRIBUTES})
-    query = query_of(asked_of({"QueryRetrieveLevel": "STUDY"}).identifier, Level.STUDY)
+    query = query_of(asked_of({"QueryRetrieveLevel": "STUDY"}).identifier, Level.STUDY, Level.STUDY)
     assert len(identifier) == len(ATTRIBUTES)
     assert [key.matching for key in query.keys] == [Matching.UNIVERSAL]  # the UID of the study

@@ -177,6 +177,22 @@ def test_succession_asks_for_no_more_headers_than_needed(index: Index) -> None:
     assert take_over(index, list(held), held) == []
 
 
+def test_succession_asks_nobody_who_came_before_the_supplier(index: Index) -> None:
+    """They have no value, or would supply it."""
+    described = {5: "Fifth", 8: "Eighth"}
+    held = {
+        one.uid: one
+        for one in (instance(number, StudyDescription=described.get(number, "")) for number in range(1, 12))
+    }
+    commit(index, *held.values())
+    with index.exclusive():
+        asked = index.succession(["1.2.3.5"])
+        assert [one.stamp for one in asked.candidates()] == [6, 7, 8, 9, 10, 11]
+        assert len(take_over(index, ["1.2.3.5"], held)) == 3
+    remove(index, ["1.2.3.5"], held)
+    assert index.dump() == amount([one for one in held.values() if one.uid != "1.2.3.5"])
+
+
 def test_removing_what_is_not_there_changes_nothing(index: Index) -> None:
     commit(index, instance(1))
     before = index.stats()

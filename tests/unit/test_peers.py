@@ -30,6 +30,19 @@ def test_padding_is_not_significant(calling: str, called: str) -> None:
     assert known(CT1).admit(calling, called, "192.0.2.10").admitted
 
 
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        (Peer(aet="WS1", host="192.0.2.20"), True),
+        (Peer(aet="WS1"), False),
+        (Peer(aet="WS1", host="192.0.2.20", may=(Service.ECHO, Service.STORE)), False),
+        (Peer(aet="WS2", host="192.0.2.20"), False),
+    ],
+)
+def test_a_destination_of_a_move_listens_and_may_have_it(peer: Peer, expected: bool) -> None:
+    assert known(peer).destination(" WS1 ") == (peer if expected else None)
+
+
 def test_ae_titles_are_case_sensitive() -> None:
     assert known(CT1).admit("ct1", "PACSCORE", "192.0.2.10").refusal is Refusal.CALLING_AET
 

@@ -10,6 +10,7 @@ import pytest
 
 from pacs_core.errors import CorruptError, NotFoundError
 from pacs_core.store import Kept, Locator, Mark, Reason, State, Store, Syscalls, Tombstone, crc32c
+from pacs_core.store.segments import Tally
 
 META = bytes(128) + b"DICM" + bytes(60)
 SMALL = 4096
@@ -286,6 +287,44 @@ class TestRemoval:
         with Store.open(tmp_path) as other:
             assert other.sweep() == 1
             assert not list(tmp_path.rglob("*.seg"))
+
+    def test_a_segment_goes_with_the_last_that_lived_in_it(self, store, tmp_path):
+        locators = [publish(store, data(3000, seed))[0] for seed in range(7)]
+        assert [each.sequence for each in locators] == [0] * 6 + [1]
+        assert store.dead_bytes() == 0
+        with Store.open(tmp_path) as other:
+            assert bytes(other.read(locators[0])) == META + data(3000, 0)  # it keeps the segment open
+            store.remove(locators[1:6])
+            assert len(list(tmp_path.rglob("*.seg"))) == 2
+            assert 5 * 3000 < store.dead_bytes() < 6 * 3200
+            with other.open_instance(locators[0]) as opened:
+                assert store.remove(locators[:1]) == []
+                assert os.fstat(opened.fd).st_blocks == 0
+                assert not opened.is_current()
+            assert [path.name for path in tmp_path.rglob("*.seg")] == ["seg-00000001.seg"]
+            assert store.dead_bytes() == 0
+            for reader in (store, other):
+                with pytest.raises(NotFoundError):
+                    reader.read(locators[0])
+
+    def test_a_tally_that_is_ahead_removes_nothing_that_lives(self, store, tmp_path):
+        """After a power cut it may be on disk when the marks of the frames are not."""
+        locators = [publish(store, data(3000, seed))[0] for seed in range(7)]
+        segment = next(tmp_path.rglob("seg-00000000.seg"))
+        with segment.open("r+b") as file:
+            Tally(segment.stat().st_size, 0).write(Syscalls(), file.fileno())
+        store.remove(locators[:5])
+        assert bytes(store.read(locators[5])) == META + data(3000, 5)
+        store.remove(locators[5:6])
+        assert not segment.exists()
+
+    def test_dead_bytes_are_those_that_could_not_be_given_back(self, tmp_path):
+        with Store.open(tmp_path) as store:
+            tiny, large, _ = publish(store, data(2000), data(60_000), data(10))
+            store.remove([tiny])
+            assert 2000 < store.dead_bytes() < 2400
+            store.remove([large])
+            assert 2000 < store.dead_bytes() < 2400 + 2 * 4096
 
 
 class TestDecisions:

@@ -1,0 +1,141 @@
+"""What C-FIND, C-GET and C-MOVE have in common: request, information model, level, unique keys.
+
+PS3.4 C.3 (information models), C.4 (services), C.6 (SOP classes).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Container, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pacs_core.dicom.attributes import Level
+from pacs_core.dicom.dataset import Dataset
+from pacs_core.dicom.reading import read_dataset
+from pacs_core.dimse.status import comment_of, status_of
+from pacs_core.errors import IdentifierError, PacsError
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from pacs_core._ext.pdu import Event
+    from pacs_core.dimse.association import Association
+
+LOGGER = logging.getLogger("pacs_core.dimse")
+QUERY_RETRIEVE_LEVEL = 0x00080052
+NO_DATA_SET = 0x0101
+"""Command Data Set Type (0000,0800) of a message without one (PS3.7 E.1)."""
+_LARGEST = 1 << 24  # bytes that an identifier may inflate to
+
+
+class Model(NamedTuple):
+    """An information model: its levels go from `top` to `bottom` (PS3.4 C.6)."""
+
+    top: Level
+    bottom: Level
+
+
+_MODELS = {
+    1: Model(Level.PATIENT, Level.IMAGE),  # Patient Root
+    2: Model(Level.STUDY, Level.IMAGE),  # Study Root
+    3: Model(Level.PATIENT, Level.STUDY),  # Patient/Study Only, retired
+}
+FIND, MOVE, GET = (
+    {f"1.2.840.10008.5.1.4.1.2.{number}.{operation}": model for number, model in _MODELS.items()}
+    for operation in (1, 2, 3)
+)
+"""The information model of each SOP class, by operation."""
+FIND_CLASSES = frozenset(FIND)
+RETRIEVE_CLASSES = frozenset(MOVE | GET)
+
+
+class QueryRequest(NamedTuple):
+    """One C-FIND, C-GET or C-MOVE request, as a handler sees it."""
+
+    command_field: int
+    message_id: int
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    priority: int
+    move_destination: str
+    relational: bool
+    calling_ae_title: str
+    called_ae_title: str
+    address: str
+
+
+def agreed(assoc: Association, asked: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What we agree to of a SOP Class Extended Negotiation (C.5.1.1, C.5.2.1, C.5.3.1), by SOP class.
+
+    The first byte is relational queries or retrieval, which we do; what the others ask for we do not.
+    """
+    served = {FIND_CLASSES: assoc.wire.queries, RETRIEVE_CLASSES: assoc.wire.retrievals}
+    return {
+        sop_class: (information[:1] if information[:1] == b"\1" else b"\0") + bytes(len(information) - 1)
+        for classes, handler in served.items()
+        for sop_class, information in asked.items()
+        if handler is not None and sop_class in classes and information
+    }
+
+
+def is_native(assoc: Association, event: Event, command_field: int, sop_classes: Container[str]) -> bool:
+    """Whether a request is one of that operation, on a context of one of these SOP classes."""
+    command = event.command
+    return (
+        command is not None
+        and command.command_field == command_field
+        and command.has_data_set
+        and command.message_id is not None
+        and command.affected_sop_class_uid in sop_classes
+        and assoc.abstract_syntax(event.context_id) == command.affected_sop_class_uid
+    )
+
+
+def request_of(assoc: Association, event: Event) -> QueryRequest:
+    """The request in a handler's terms."""
+    command = event.command
+    assert command is not None
+    return QueryRequest(
+        command.command_field,
+        command.message_id or 0,
+        command.affected_sop_class_uid,
+        assoc.transfer_syntaxes[event.context_id],
+        command.priority or 0,
+        command.move_destination.strip(),
+        command.affected_sop_class_uid in assoc.relational,
+        assoc.calling_ae_title,
+        assoc.called_ae_title,
+        assoc.peer_address,
+    )
+
+
+def identifier_of(assoc: Association, event: Event, body: Any) -> Dataset:
+    """The identifier of a request. UnparsableError for one that inflates without end."""
+    return read_dataset(bytes(body or b""), assoc.transfer_syntaxes[event.context_id], inflate_limit=_LARGEST)
+
+
+def level_of(identifier: Dataset, model: Model) -> Level:
+    """Query/Retrieve Level; IdentifierError if it is none of those that the model has (C.6.1, C.6.2)."""
+    level = Level.__members__.get(str(identifier.get(QUERY_RETRIEVE_LEVEL, "")))
+    if level is None or not model.top <= level <= model.bottom:
+        raise IdentifierError("no such Query/Retrieve Level in this model", tag=QUERY_RETRIEVE_LEVEL)
+    return level
+
+
+def keys_of(identifier: Dataset) -> dict[int, str]:
+    """The identifier's UIDs and Patient ID, as text; several are joined by backslashes."""
+    return {
+        element.tag: "\\".join(element.values)
+        for element in identifier
+        if element.vr == "UI" or element.keyword == "PatientID"
+    }
+
+
+def refusal(exc: Exception, log: FilteringBoundLogger) -> tuple[int, str]:
+    """Status and Error Comment for a request that failed as a whole, and its line in the log."""
+    if isinstance(exc, PacsError):
+        log.warning("request refused", why=str(exc))
+    else:
+        log.error("request failed", why=type(exc).__name__)
+        LOGGER.debug("the failure in full", exc_info=exc)
+    return status_of(exc), comment_of(exc)
