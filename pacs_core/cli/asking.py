@@ -53,11 +53,12 @@ class Question(NamedTuple):
     @property
     def columns(self) -> list[str]:
         """The keys in their order, the unique one of the level last if it is not among them."""
-        from pacs_core.dicom.dictionary import keyword_of, parse_tag
+        from pacs_core.dicom.dictionary import keyword_of
+        from pacs_core.dicom.identifier import identifier_of
         from pacs_core.dicom.query import UNIQUE
 
         unique = UNIQUE[self.asked.level]
-        named = any(parse_tag(key) == unique for key in self.keys if "." not in key and key.count(",") < 2)
+        named = unique in identifier_of(self.keys)
         return [*self.keys] if named else [*self.keys, keyword_of(unique)]
 
 

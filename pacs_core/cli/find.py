@@ -92,8 +92,7 @@ def _held(call: Invocation, asked: Asked) -> Generator[Dataset, None, None]:
     from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
     with open_archive(call, create=False) as archive:
-        search = archive.search(_query(asked))
-        for chunk in search.responses({}, implicit=False):
+        for chunk in archive.search(_query(asked)).responses({}, implicit=False):
             for match in chunk:
                 yield read_dataset(match, EXPLICIT_VR_LITTLE_ENDIAN)
 

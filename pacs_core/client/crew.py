@@ -67,7 +67,8 @@ class Crew(ABC, Generic[T, R]):
         self._todo = deque(_Turn(task) for task in tasks)
         self._threads = max(1, min(associations, len(tasks)))
         self._retries = retries
-        self._error: AssociationError | None = None
+        self.error: AssociationError | None = None
+        """Why some were given up; None if every one had its turn."""
         self._done: SimpleQueue[R | BaseException | None] = SimpleQueue()
         self._stop = threading.Event()
         self._stopped = False
@@ -88,7 +89,7 @@ class Crew(ABC, Generic[T, R]):
 
     def __iter__(self) -> Iterator[R]:
         """Work; outcomes as they come. Breaking off ends the associations."""
-        return (done for done in self.watched(None) if done is not None)
+        return (outcome for outcome in self.watched(None) if outcome is not None)
 
     def watched(self, seconds: float | None) -> Iterator[R | None]:
         """As `__iter__`, but looking every so many seconds, with a None after what came meanwhile.
@@ -123,11 +124,12 @@ class Crew(ABC, Generic[T, R]):
                     yield done
         finally:
             self._end()
+        error, self.error = self.error, None
         if self._todo and not self._stopped:
-            error = self._error or AssociationError(f"no association with {self.contact.remote}")
-            if error.rejection is None:
-                self.contact.dead = error
-            yield from self._given_up(error)
+            self.error = error or AssociationError(f"no association with {self.contact.remote}")
+            if self.error.rejection is None:
+                self.contact.dead = self.error
+            yield from self._given_up(self.error)
 
     def stop(self) -> None:
         """Begin nothing more. Outcomes of what is on its way still come, for a moment."""
@@ -179,7 +181,7 @@ class Crew(ABC, Generic[T, R]):
             except AssociationError as exc:
                 failures += 1
                 if not self._worth_another(exc, failures):
-                    self._error = exc
+                    self.error = exc
                     return
                 self._pause(failures)
                 continue
@@ -196,7 +198,7 @@ class Crew(ABC, Generic[T, R]):
             if lost is not None:
                 failures = 1 if outcomes else failures + 1
                 if failures > self._retries:
-                    self._error = lost
+                    self.error = lost
                     return
                 self._pause(failures)
 

@@ -49,22 +49,22 @@ def forward(
     stop
         Once it is set nothing more is begun; outcomes of what is on its way still come, for a moment.
     """
-    contact = Contact(remote)
+    error: PacsError | None = None
     for contexts, group in _groups(instances):
-        holdings = Holdings(
-            archive, contact, contexts, group, originator, associations=associations, priority=priority
-        )
-        if not contexts:
-            yield from holdings.all_failed(InvalidValueError("a SOP class that is no UID"))
+        if error is not None or not contexts:
+            why = error or InvalidValueError("a SOP class that is no UID")
+            yield from (_failed(number, held, why) for number, held in enumerate(group))
             continue
+        delivery = Holdings(archive, remote, contexts, group, originator, priority, associations)
         stopped = False
-        for sent in holdings.watched(_TICK):
+        for sent in delivery.watched(_TICK):
             yield sent
             if stop.is_set() and not stopped:
                 stopped = True
-                holdings.stop()
+                delivery.stop()
         if stop.is_set():
             return
+        error = delivery.error  # nobody is there: once is enough to find that out
 
 
 def _groups(instances: Sequence[Held]) -> Iterator[tuple[Contexts, list[Held]]]:
@@ -104,30 +104,24 @@ def _contexts(sop_class: str, stored: dict[str, None]) -> Contexts:
 
 
 class Holdings(Crew[tuple[int, Held], Sent]):
-    """Instances of an archive on their way to a peer, over associations that have the same contexts."""
+    """Numbered instances of an archive, on their way over several associations."""
 
     def __init__(
         self,
         archive: Archive,
-        contact: Contact,
+        remote: Remote,
         contexts: Contexts,
         instances: Sequence[Held],
         originator: tuple[str, int],
-        *,
-        associations: int,
         priority: int,
+        associations: int,
     ) -> None:
-        self._tasks = list(enumerate(instances))
-        super().__init__(contact, self._tasks, associations=associations, retries=_RETRIES)
-        self._contexts = contexts
+        numbered = list(enumerate(instances))
+        super().__init__(Contact(remote), numbered, associations=associations, retries=_RETRIES)
         self._archive = archive
+        self._contexts = contexts
         self._originator = originator
         self._priority = priority
-
-    def all_failed(self, error: PacsError) -> Iterator[Sent]:
-        """The outcomes of instances that nobody was asked to take."""
-        for task in self._tasks:
-            yield from self._failed(task, error)
 
     def _associate(self) -> Association:
         return Association(self.contact.remote, self._contexts)
@@ -153,8 +147,11 @@ class Holdings(Crew[tuple[int, Held], Sent]):
         yield outcome_of(number, part, answer, self.contact.remote)
 
     def _failed(self, task: tuple[int, Held], error: PacsError) -> Iterator[Sent]:
-        number, held = task
-        yield Sent(number, None, held.sop_instance_uid, error=error)
+        yield _failed(*task, error)
+
+
+def _failed(number: int, held: Held, error: PacsError) -> Sent:
+    return Sent(number, None, held.sop_instance_uid, error=error)
 
 
 class _Accepted:

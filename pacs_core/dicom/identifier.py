@@ -14,7 +14,7 @@ takes, and:
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeGuard
 
 from pacs_core._ext.tree import Tree
@@ -22,7 +22,7 @@ from pacs_core.dicom import dictionary, selectors
 from pacs_core.dicom.attributes import BY_TAG, Level
 from pacs_core.dicom.dataset import Dataset, Sequence
 from pacs_core.dicom.keys import resolve, tag_in
-from pacs_core.dicom.packing import NUMBERS, packed, packed_text
+from pacs_core.dicom.packing import NUMBERS, packed
 from pacs_core.dicom.query import QUERY_RETRIEVE_LEVEL, UNIQUE, WITH_RANGES, Matching, key_of
 from pacs_core.errors import IdentifierError, InvalidValueError
 
@@ -30,6 +30,7 @@ _CHARACTER_SET = 0x0008_0005
 _TIMEZONE = 0x0008_0201
 _PLAIN = frozenset({_CHARACTER_SET, _TIMEZONE, QUERY_RETRIEVE_LEVEL})
 _FORMS = frozenset({"DA", "DS", "DT", "IS", "TM"})  # of which text in a key need not be a value
+_READ: dict[str, Callable[[str], object]] = {"AT": lambda text: int(text, 16), "FL": float, "FD": float}
 _ONE_RANGE = 2
 _MOMENTS = (datetime.date, datetime.time, type(None))  # a datetime is a date
 
@@ -190,8 +191,11 @@ def _set(tree: Tree, tag: int, value: object) -> None:
 
 def _bytes_of(tag: int, vr: str, text: str) -> bytes:
     """Text of a key as it is, which need be no value; numbers have to be some."""
+    read = _READ.get(vr, int)
     try:
-        return text.encode("ascii") if vr in _FORMS else packed_text(vr, text)
+        if vr in _FORMS:
+            return text.encode("ascii")
+        return bytes(packed(vr, [read(part) for part in text.split("\\") if part]))
     except ValueError:  # InvalidValueError is one, too
         raise InvalidValueError(f"not a key that {vr} allows", value=text, tag=tag) from None
 

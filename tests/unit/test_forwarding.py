@@ -9,7 +9,7 @@ import pytest
 
 from pacs_core.archive import Held
 from pacs_core.archive.convert import choose, convert, targets
-from pacs_core.client import Remote, forwarding, sending
+from pacs_core.client import Remote, forwarding
 from pacs_core.client.forwarding import _groups, forward
 from pacs_core.dimse.suboperations import Tally
 from pacs_core.errors import AssociationError, NotConvertibleError, PacsError
@@ -65,7 +65,7 @@ def test_a_destination_that_is_not_there_is_asked_once(monkeypatch: pytest.Monke
         asked.append(1)
         raise AssociationError("nobody is there")
 
-    monkeypatch.setattr(sending, "Association", nobody)
+    monkeypatch.setattr(forwarding, "Association", nobody)
     monkeypatch.setattr(forwarding, "_WINDOW", 2)
     outcomes = forward(
         None,  # type: ignore[arg-type]  # no instance is opened

@@ -1,4 +1,4 @@
-"""`pacs-core find`, `get` and `move` towards DCMTK's dcmqrscp and Orthanc."""
+"""`pacs-core find`, `get` and `move` towards our own server, DCMTK's dcmqrscp and Orthanc."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from pacs_core import Client, read
+from pacs_core import Archive, Client, read
 from pacs_core.client import Received
+from pacs_core.config import PeerFile
 from tests import make
 from tests.conftest import DCMTK, tool
 from tests.interop.test_client_dcmtk import running
 from tests.scripted import Scripted
-from tests.serving import pacs_core, until
+from tests.serving import pacs_core, serving, until
 from tests.unit.test_client import Kept
 
 SERIES = 4
@@ -51,7 +53,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Node:
-    """A foreign PACS that holds the instances, and a destination that it knows as DEST."""
+    """A PACS that holds the instances, and a destination that it knows as DEST."""
 
     def __init__(self, port: int, destination: Scripted, kept: Kept) -> None:
         self.client = Client("127.0.0.1", port, aec="QR", aet="US")
@@ -60,44 +62,62 @@ class Node:
         self.kept = kept
 
 
-@pytest.fixture(scope="module", params=["dcmqrscp", "orthanc"])
+@contextmanager
+def dcmqrscp(program: Path, folder: Path, destination: int) -> Iterator[int]:
+    [port] = free_ports(1)
+    (folder / "storage").mkdir()
+    (folder / "dcmqrscp.cfg").write_text(
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 131072\nMaxAssociations = 16\n"
+        f"HostTable BEGIN\ndest = (DEST, 127.0.0.1, {destination})\nHostTable END\n"
+        "VendorTable BEGIN\nVendorTable END\n"
+        f"AETable BEGIN\nQR {folder}/storage RW (500, 1024mb) ANY\nAETable END\n"
+    )
+    with running([str(program), "-c", str(folder / "dcmqrscp.cfg")], port, folder):
+        yield port
+
+
+@contextmanager
+def orthanc_node(program: Path, folder: Path, destination: int) -> Iterator[int]:
+    port, http_port = free_ports(2)
+    settings = {
+        "DicomAet": "QR",
+        "DicomPort": port,
+        "HttpPort": http_port,
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "index"),
+        "DicomAlwaysAllowFind": True,
+        "DicomAlwaysAllowGet": True,
+        "DicomAlwaysAllowMove": True,
+        "DicomModalities": {"dest": ["DEST", "127.0.0.1", destination]},
+        "Plugins": [],
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    with running([str(program), str(folder / "orthanc.json")], port, folder):
+        yield port
+
+
+@contextmanager
+def ours(folder: Path, destination: int) -> Iterator[int]:
+    Archive.open(folder / "archive").close()
+    PeerFile(folder / "archive").add("DEST", host="127.0.0.1", port=destination)
+    with serving(folder / "archive") as server:
+        yield server.port
+
+
+@pytest.fixture(scope="module", params=["ours", "dcmqrscp", "orthanc"])
 def node(
     request: pytest.FixtureRequest, instances: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Node]:
     folder = tmp_path_factory.mktemp(request.param)
-    port, http_port = free_ports(2)
     kept = Kept()
     destination = Scripted(kept)
     if request.param == "dcmqrscp":
-        words = [str(tool(DCMTK / "dcmqrscp", "dcmtk")), "-c", str(folder / "dcmqrscp.cfg")]
-        (folder / "storage").mkdir()
-        (folder / "dcmqrscp.cfg").write_text(
-            f"NetworkTCPPort = {port}\nMaxPDUSize = 131072\nMaxAssociations = 16\n"
-            f"HostTable BEGIN\ndest = (DEST, 127.0.0.1, {destination.port})\nHostTable END\n"
-            "VendorTable BEGIN\nVendorTable END\n"
-            f"AETable BEGIN\nQR {folder}/storage RW (500, 1024mb) ANY\nAETable END\n"
-        )
+        started = dcmqrscp(tool(DCMTK / "dcmqrscp", "dcmtk"), folder, destination.port)
+    elif request.param == "orthanc":
+        started = orthanc_node(request.getfixturevalue("orthanc"), folder, destination.port)
     else:
-        program = request.getfixturevalue("orthanc")
-        words = [str(program), str(folder / "orthanc.json")]
-        (folder / "orthanc.json").write_text(
-            json.dumps(
-                {
-                    "Name": "QR",
-                    "DicomAet": "QR",
-                    "DicomPort": port,
-                    "HttpPort": http_port,
-                    "StorageDirectory": str(folder / "storage"),
-                    "IndexDirectory": str(folder / "index"),
-                    "DicomAlwaysAllowFind": True,
-                    "DicomAlwaysAllowGet": True,
-                    "DicomAlwaysAllowMove": True,
-                    "DicomModalities": {"dest": ["DEST", "127.0.0.1", destination.port]},
-                    "Plugins": [],
-                }
-            )
-        )
-    with running(words, port, folder):
+        started = ours(folder, destination.port)
+    with started as port:
         node = Node(port, destination, kept)
         assert all(sent.stored for sent in node.client.store(list(instances.values())))
         yield node
