@@ -229,8 +229,8 @@ def qrscp(folder: Path) -> Iterator[Receiver]:
         f"database_location: {folder / 'instances.sqlite'}\nlog_identifier: False\n"
     )
     command = [sys.executable, "-m", "pynetdicom", "qrscp", "-q", "-c", str(configuration)]
-    with _running(command, stderr=subprocess.DEVNULL) as process:
-        _await_port(process, port)
+    with running(command, stderr=subprocess.DEVNULL) as process:
+        await_port(process, port)
         yield Receiver(port, process.pid)
 
 
