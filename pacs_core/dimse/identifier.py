@@ -10,10 +10,10 @@ from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pacs_core.dicom.attributes import Level
-from pacs_core.dicom.dataset import Dataset
+from pacs_core.dicom.dataset import Dataset, Element
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dimse.status import comment_of, status_of
-from pacs_core.errors import IdentifierError, PacsError
+from pacs_core.errors import IdentifierError, OutOfResourcesError, PacsError
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -26,6 +26,8 @@ QUERY_RETRIEVE_LEVEL = 0x00080052
 NO_DATA_SET = 0x0101
 """Command Data Set Type (0000,0800) of a message without one (PS3.7 E.1)."""
 _LARGEST = 1 << 24  # bytes that an identifier may inflate to
+_MOST_VALUES = 1 << 16  # of all its elements together
+_BINARY = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 
 
 class Model(NamedTuple):
@@ -123,8 +125,28 @@ def request_of(assoc: Association, event: Event) -> QueryRequest:
 
 
 def identifier_of(assoc: Association, event: Event, body: Any) -> Dataset:
-    """The identifier of a request. UnparsableError for one that inflates without end."""
-    return read_dataset(bytes(body or b""), assoc.transfer_syntaxes[event.context_id], inflate_limit=_LARGEST)
+    """The identifier of a request.
+
+    Raises
+    ------
+    UnparsableError
+        It inflates without end.
+    OutOfResourcesError
+        It has more values than anybody asks for: each costs a kilobyte while a search is prepared.
+    """
+    found = read_dataset(
+        bytes(body or b""), assoc.transfer_syntaxes[event.context_id], inflate_limit=_LARGEST
+    )
+    if sum(map(_most_values, found.walk())) > _MOST_VALUES:
+        raise OutOfResourcesError(f"an identifier of more than {_MOST_VALUES} values")
+    return found
+
+
+def _most_values(element: Element) -> int:
+    """How many values an element has at most."""
+    if element.vr == "SQ":
+        return 1
+    return 1 + ((element.length or 0) // 2 if element.vr in _BINARY else bytes(element.raw).count(b"\\"))
 
 
 def level_of(identifier: Dataset, model: Model) -> Level:

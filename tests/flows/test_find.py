@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -263,6 +264,29 @@ def test_an_identifier_that_is_garbage_is_answered(server: Serving) -> None:
         command = encode({0x0002: STUDY, 0x0100: 0x20, 0x0110: 1, 0x0700: 0, 0x0800: 1})
         peer.send(p_data(pdv(1, 3, command), pdv(1, 2, b"\xff" * 500)))
         assert peer.response().status == 0xA900
+        peer.released()
+
+
+KEYS = b"many keys"
+
+
+@pytest.mark.parametrize(
+    "tag", [b"\x10\0\x10\0", b"\x20\0\x0d\0", b"\x28\0\x10\0", KEYS], ids=["PN", "UI", "US", "keys"]
+)
+def test_14_an_identifier_of_a_million_values_is_refused(server: Serving, tag: bytes) -> None:
+    with Peer(server) as peer:
+        peer.associated(contexts=[(1, STUDY, [SYNTAXES["implicit"]])])
+        command = encode({0x0002: STUDY, 0x0100: 0x20, 0x0110: 1, 0x0700: 0, 0x0800: 1})
+        level = b"\x08\0\x52\0\6\0\0\0STUDY "
+        data = level + tag + (2_000_000).to_bytes(4, "little") + b"1\\" * 1_000_000
+        if tag == KEYS:
+            keys = range(0x280002, 0x2A0000)
+            data = level + b"".join(struct.pack("<HHL", key >> 16, key & 0xFFFF, 0) for key in keys)
+        pieces = [data[at : at + 16000] for at in range(0, len(data), 16000)]
+        peer.send(p_data(pdv(1, 3, command)))
+        for piece in pieces:
+            peer.send(p_data(pdv(1, 2 if piece is pieces[-1] else 0, piece)))
+        assert peer.response().status == 0xA700
         peer.released()
 
 
