@@ -24,6 +24,7 @@ cdef class Tree:
     cdef Context context
     cdef dict given          # tag: Given, Sequence, or None if deleted; None as long as nothing was changed
     cdef dict opened         # tag: Sequence that was read and looked at
+    cdef dict creators       # node by tag of the private creators that were read; None until one is asked for
     cdef readonly object meta
 
     cdef Context reading(self)
@@ -34,6 +35,7 @@ cdef class Tree:
     cdef object node_value(self, uint32_t node, bint all)
     cdef bint holds(self, uint32_t tag) except -1
     cdef bint touched(self) except -1
+    cdef dict read_creators(self)
     cdef str unknown(self, str name)
     cdef int copy_changes(self, Tree copied) except -1
     cdef list elements(self, Element around, Py_ssize_t place)

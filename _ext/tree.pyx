@@ -334,6 +334,32 @@ cdef class Tree:
         """The data set and the tag that a key means that is neither tag nor keyword. KeyError if none."""
         raise KeyError(f"{key!r} is neither tag nor keyword")
 
+    def creator_of(self, uint32_t tag):
+        """The private creator of a tag's block (PS3.5 7.8.1), '' if it has none."""
+        cdef uint32_t block = tag & 0xFFFF0000 | tag >> 8 & 0xFF
+        cdef object found
+        if not tag & 0x10000 or tag & 0xFFFF < 0x1000:
+            return ""
+        if self.tape is None or (self.given is not None and block in self.given):
+            found = self.value(block, False)
+        else:
+            if self.creators is None:
+                self.creators = self.read_creators()
+            found = self.creators.get(block)
+            found = NOT_THERE if found is None else self.node_value(found, False)
+        return found if isinstance(found, str) else ""
+
+    cdef dict read_creators(self):
+        """Found in one go: looked for one by one, elements of as many blocks would take time without end."""
+        cdef Node* nodes = self.tape.nodes
+        cdef uint32_t at = self.root + 1
+        cdef dict found = {}
+        while at < nodes[self.root].next:
+            if nodes[at].tag & 0x10000 and 0x10 <= nodes[at].tag & 0xFFFF <= 0xFF:
+                found[nodes[at].tag] = at
+            at = nodes[at].next
+        return found
+
     def _private_vr(self, tag):
         """The VR of a private element that tells none."""
         return "UN"

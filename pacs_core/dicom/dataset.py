@@ -27,7 +27,7 @@ from pacs_core.dicom import charset, dictionary, values, writing
 from pacs_core.dicom.dump import dump
 from pacs_core.dicom.foreign import from_pydicom, to_pydicom
 from pacs_core.dicom.jsonmodel import from_json
-from pacs_core.dicom.keys import creator_of, resolve
+from pacs_core.dicom.keys import resolve
 from pacs_core.dicom.packing import TEXT, packed
 from pacs_core.errors import InvalidValueError
 
@@ -78,7 +78,7 @@ class Dataset(Tree):
         return resolve(self, key)
 
     def _private_vr(self, tag: int) -> str:
-        found = dictionary.private_entry(creator_of(self, tag), tag)
+        found = dictionary.private_entry(self.creator_of(tag), tag)
         return "UN" if found is None else found.vr
 
     def set(self, key: object, value: object, vr: str | None = None) -> None:
@@ -127,7 +127,7 @@ class Dataset(Tree):
         entry = dictionary.entry(tag)
         if entry is not None and entry.vrs:
             return self._choice(entry.vrs, tag, value)
-        private = dictionary.private_entry(creator_of(self, tag), tag)
+        private = dictionary.private_entry(self.creator_of(tag), tag)
         if private is not None:
             return private.vr
         if isinstance(value, bytes | bytearray | memoryview):

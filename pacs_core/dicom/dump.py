@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from pacs_core._ext.tree import Element, Sequence, Tree
 from pacs_core.dicom import dictionary
-from pacs_core.dicom.keys import creator_of
 from pacs_core.dicom.packing import BULK
 from pacs_core.dicom.selectors import Selector, found
 
@@ -121,6 +120,6 @@ def _multiplicity(element: Element, value: object) -> int:
 def _name(tree: Tree, element: Element) -> str:
     if element.keyword:
         return element.keyword
-    creator = creator_of(tree, element.tag)
+    creator = tree.creator_of(element.tag)
     private = dictionary.private_entry(creator, element.tag) if creator else None
     return f"{creator}: {private.name}" if private else creator or "unknown"

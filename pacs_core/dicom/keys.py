@@ -97,10 +97,3 @@ def creators(tree: Tree, group: int) -> Iterator[tuple[int, str]]:
     for element in tree:
         if element.tag >> 16 == group and 0x10 <= element.tag & 0xFFFF <= 0xFF:
             yield element.tag & 0xFF, str(element.value)
-
-
-def creator_of(tree: Tree, tag: int) -> str:
-    """The creator of a private element's block, '' if it tells none."""
-    if not tag >> 16 & 1 or tag & 0xFFFF < 0x1000:
-        return ""
-    return str(tree.get(tag & 0xFFFF_0000 | tag >> 8 & 0xFF) or "")

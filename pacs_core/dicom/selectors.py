@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pacs_core._ext.tree import Element, Tree
-from pacs_core.dicom.keys import SEQUENCE, Key, creator_of, parse_key, tag_in
+from pacs_core.dicom.keys import SEQUENCE, Key, parse_key, tag_in
 
 _STEP = re.compile(SEQUENCE + r"\.(-?\d{1,9}|\*)\.")
 _TAGS = re.compile(r"\(?([0-9A-Fa-fx]{4})(?:,?([0-9A-Fa-fx]{4}))?\)?")
@@ -91,7 +91,7 @@ class Block:
             return False
         if is_creator(tag):
             return self.element is None and str(element.value) == self.creator
-        return self.element in (None, tag & 0xFF) and creator_of(element.dataset, tag) == self.creator
+        return self.element in (None, tag & 0xFF) and element.dataset.creator_of(tag) == self.creator
 
 
 @dataclass(frozen=True, slots=True)
