@@ -31,7 +31,7 @@ from pacs_core.store import Locator
 from tests.crash.faults import CHANGES, Faults, Faulty, Killer
 from tests.make import instance, part10, uid
 
-SMALL, MAP = 4096, 1 << 24
+SMALL, MAP = 4096, 1 << 28  # pages are used again only after the next checkpoint, on any disk
 FILES = {
     uid(study, 1, number): part10(instance(number, study=study, size=9_000 if number % 3 == 0 else 300))
     for study in (1, 2)

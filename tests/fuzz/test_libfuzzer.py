@@ -12,7 +12,7 @@ import pytest
 
 from tools.fuzz import NO_CLANG, TARGETS, build, corpora, fuzz, has_clang
 
-SECONDS = int(os.environ.get("PACS_CORE_FUZZ_SECONDS", "8"))
+SECONDS = int(os.environ.get("PACS_CORE_FUZZ_SECONDS", "6"))
 
 pytestmark = pytest.mark.timeout(SECONDS + 900)  # the first one builds
 
