@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 
+from pacs_core.dicom import query
 from pacs_core.dicom.attributes import Level
+from pacs_core.dicom.dictionary import keyword_of
 from pacs_core.errors import IdentifierError
 from pacs_core.index import Index
 
-UNIQUE = {
-    Level.PATIENT: (0x00100020, "PatientID"),
-    Level.STUDY: (0x0020000D, "StudyInstanceUID"),
-    Level.SERIES: (0x0020000E, "SeriesInstanceUID"),
-    Level.IMAGE: (0x00080018, "SOPInstanceUID"),
-}
+UNIQUE = {level: (tag, keyword_of(tag)) for level, tag in query.UNIQUE.items()}
 
 
 def find(

@@ -15,7 +15,7 @@ from pacs_core.client.association import Answer, Association
 from pacs_core.client.statuses import PENDING, SUCCESS, is_warning, refusal
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.identifier import Asked
-from pacs_core.dicom.query import MODELS
+from pacs_core.dicom.query import PATIENT_ROOT, STUDY_ROOT
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.errors import AssociationError, UnparsableError
@@ -30,6 +30,8 @@ _LARGEST_IDENTIFIER = 1 << 24  # bytes that one may inflate to
 SYNTAXES = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 """The transfer syntaxes that identifiers are offered in."""
 
+_MODELS = {model.top: model for model in (PATIENT_ROOT, STUDY_ROOT)}
+
 
 class Service(Enum):
     """The services of Query/Retrieve: the command field of their requests (PS3.7 E.1)."""
@@ -40,7 +42,7 @@ class Service(Enum):
 
     def sop_class(self, asked: Asked) -> str:
         """The SOP class of the service in the model that is asked."""
-        uid: str = getattr(MODELS[asked.root], self.name.lower())
+        uid: str = getattr(_MODELS[asked.root], self.name.lower())
         return uid
 
     def words(self, asked: Asked) -> str:

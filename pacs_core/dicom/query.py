@@ -63,18 +63,23 @@ UNIQUE = {
 
 
 class Model(NamedTuple):
-    """An information model of Query/Retrieve: the SOP classes of its services (PS3.4 C.6.1.3, C.6.2.3)."""
+    """An information model: the levels that it has, and the SOP classes of its services (PS3.4 C.6)."""
 
+    top: Level
+    bottom: Level
     find: str
     move: str
     get: str
 
 
-MODELS = {
-    Level.PATIENT: Model(*(f"1.2.840.10008.5.1.4.1.2.1.{service}" for service in (1, 2, 3))),
-    Level.STUDY: Model(*(f"1.2.840.10008.5.1.4.1.2.2.{service}" for service in (1, 2, 3))),
-}
-"""The models that are in use, by their top level."""
+def _model(number: int, top: Level, bottom: Level) -> Model:
+    return Model(top, bottom, *(f"1.2.840.10008.5.1.4.1.2.{number}.{service}" for service in (1, 2, 3)))
+
+
+PATIENT_ROOT = _model(1, Level.PATIENT, Level.IMAGE)
+STUDY_ROOT = _model(2, Level.STUDY, Level.IMAGE)
+PATIENT_STUDY_ONLY = _model(3, Level.PATIENT, Level.STUDY)  # retired
+MODELS = (PATIENT_ROOT, STUDY_ROOT, PATIENT_STUDY_ONLY)
 
 
 class Matching(Enum):

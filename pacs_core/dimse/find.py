@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 
 from pacs_core.archive import Archive
 from pacs_core.dicom.dataset import Dataset
-from pacs_core.dicom.query import Negotiated, query_of
+from pacs_core.dicom.query import QUERY_RETRIEVE_LEVEL, Negotiated, query_of
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.dimse.finding import Matches
-from pacs_core.dimse.identifier import EMPTY, FIND, MULTIPLE, QUERY_RETRIEVE_LEVEL, QueryRequest, level_of
+from pacs_core.dimse.identifier import EMPTY, FIND, MULTIPLE, QueryRequest, level_of
 from pacs_core.dimse.status import PENDING, PENDING_WARNING
 from pacs_core.errors import InvalidValueError, NotPermittedError
 

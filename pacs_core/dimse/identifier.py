@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pacs_core.dicom.attributes import Level
 from pacs_core.dicom.dataset import Dataset, Element
+from pacs_core.dicom.query import MODELS, QUERY_RETRIEVE_LEVEL, Model
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dimse.status import comment_of, status_of
 from pacs_core.errors import IdentifierError, OutOfResourcesError, PacsError
@@ -22,30 +23,15 @@ if TYPE_CHECKING:
     from pacs_core.dimse.association import Association
 
 LOGGER = logging.getLogger("pacs_core.dimse")
-QUERY_RETRIEVE_LEVEL = 0x00080052
 NO_DATA_SET = 0x0101
 """Command Data Set Type (0000,0800) of a message without one (PS3.7 E.1)."""
 _LARGEST = 1 << 24  # bytes that an identifier may inflate to
 _MOST_VALUES = 1 << 16  # of all its elements together
 _BINARY = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 
-
-class Model(NamedTuple):
-    """An information model: its levels go from `top` to `bottom` (PS3.4 C.6)."""
-
-    top: Level
-    bottom: Level
-
-
-_MODELS = {
-    1: Model(Level.PATIENT, Level.IMAGE),  # Patient Root
-    2: Model(Level.STUDY, Level.IMAGE),  # Study Root
-    3: Model(Level.PATIENT, Level.STUDY),  # Patient/Study Only, retired
-}
-FIND, MOVE, GET = (
-    {f"1.2.840.10008.5.1.4.1.2.{number}.{operation}": model for number, model in _MODELS.items()}
-    for operation in (1, 2, 3)
-)
+FIND = {model.find: model for model in MODELS}
+MOVE = {model.move: model for model in MODELS}
+GET = {model.get: model for model in MODELS}
 """The information model of each SOP class, by operation."""
 RELATIONAL, COMBINED, FUZZY, TIMEZONE, EMPTY, MULTIPLE = range(6)
 """What the bytes of an extended negotiation for C-FIND ask for (C.5.1.1); the first is that of all."""
