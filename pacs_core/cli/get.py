@@ -75,9 +75,8 @@ def command(
     with Progress("get", quiet=call.json) as bar:
 
         def advance(received: Received, known: int) -> None:
-            if known > tally.known:
-                bar.grow(known - tally.known)
-                tally.known = known
+            tally.known = known
+            bar.expect(known)
             bar.advance()
             tally.add(received, bar)
 

@@ -91,19 +91,15 @@ class _Tally:
         self.failures: list[dict[str, Any]] = []
         self._call = call
         self._last: dict[tuple[str, ...], Moved] = {}
-        self._total = 0
-        self._done = 0
 
     def add(self, moved: Moved, known: int, bar: Progress) -> None:
         """Take the counters of a response in the place of those that the request had before."""
         self.requests = known
         self._last[moved.uids] = moved
         counts = self._counts()
-        total, done = sum(counts.values()), sum(counts.values()) - counts["remaining"]
-        if total != self._total:
-            bar.grow(total - self._total)
-        bar.advance(done - self._done)
-        self._total, self._done = total, done
+        total = sum(counts.values())
+        bar.expect(total)
+        bar.advance(total - counts["remaining"] - bar.done)
         if moved.error is not None:
             failure = {"uids": moved.uids, "status": moved.status, "failed_uids": moved.failed_uids}
             self.failures.append({**failure, "error": str(moved.error)})

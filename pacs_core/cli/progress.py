@@ -48,10 +48,10 @@ class Progress:
         if self._bar is not None:
             self._bar.update(count)
 
-    def grow(self, count: int) -> None:
-        """So many more are to do than was known."""
-        if self._bar is not None:
-            self._bar.total = (self._bar.total or 0) + count
+    def expect(self, total: int) -> None:
+        """So many there will be, as far as is known by now."""
+        if self._bar is not None and self._bar.total != total:
+            self._bar.total = total
             self._bar.refresh()
 
     def note(self, text: str) -> None:

@@ -58,9 +58,8 @@ def command(
     with Progress("store", quiet=call.json) as bar:
 
         def advance(sent: Sent, known: int) -> None:
-            if known > tally.known:
-                bar.grow(known - tally.known)
-                tally.known = known
+            tally.known = known
+            bar.expect(known)
             bar.advance()
             tally.add(sent, bar)
 

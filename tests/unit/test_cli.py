@@ -190,7 +190,7 @@ def test_a_reader_that_leaves_is_no_error_worth_a_traceback() -> None:
 def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("sending", total=3) as progress:
         progress.advance()
-        progress.grow(2)
+        progress.expect(5)
         progress.advance(2)
         progress.note("one failed")
     assert progress.done == 3
