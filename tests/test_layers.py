@@ -23,8 +23,8 @@ MAY_USE: dict[str, set[str]] = {
     "store": {*GROUND, "dicom", "_ext"},
     "pixels": {*GROUND, "dicom", "_ext"},
     "pool": {*GROUND},  # knows nothing of DICOM
-    "archive": {*GROUND, "dicom", "index", "store", "pixels", "pool"},
-    "workflow": {*GROUND, "dicom", "index"},
+    "workflow": {*GROUND, "dicom", "index", "pool", "_ext"},
+    "archive": {*GROUND, "dicom", "index", "store", "pixels", "pool", "workflow"},
     "dimse": {*GROUND, "dicom", "archive", "workflow", "_ext"},
     "client": {*GROUND, "dicom", "archive", "workflow", "_ext"},
     "server": {*GROUND, "dicom", "archive", "workflow", "pool", "dimse", "client"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterator, Mapping, Set
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +26,7 @@ from pacs_core.errors import NotFoundError, OutOfResourcesError, from_os_error
 from pacs_core.index import Index, Located, Stats
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Opened, Store, Syscalls
+from pacs_core.workflow import State
 
 log = get_logger("archive")
 
@@ -242,6 +244,13 @@ class Archive:
     def sweep(self) -> int:
         """Free what was removed while a backup needed it; returns how many instances and segments went."""
         return self.objects.sweep(lambda tombstone: stands(self.index, tombstone))
+
+    @cached_property
+    def state(self) -> State:
+        """What no instance tells: worklist, performed procedure steps, commitments; as `State.open`."""
+        state = State.open(self.place.state)
+        self._lease.callback(state.close)
+        return state
 
     def stats(self) -> Stats:
         """Counts and sizes, read from the index."""

@@ -56,8 +56,10 @@ def backup(archive: Archive, target: Path, *, progress: Callable[[int], None] = 
         else:
             make_folders(target / "objects")  # which makes it a backup, to be gone on with
         with Place(target).alone(), archive.objects.hold():
-            fresh = target / "index.new"
-            shutil.rmtree(fresh, ignore_errors=True)
+            if archive.place.state.exists():  # what it says is committed is in the copy too
+                archive.state.snapshot(_cleared(target / "state.new"))
+                swap_in(target / "state.new", target / "state")
+            fresh = _cleared(target / "index.new")
             archive.index.snapshot(fresh)
             # The earlier index names bytes that are still in `target`; it goes when the new one's are too.
             for name in ("objects", "journal"):
@@ -67,6 +69,11 @@ def backup(archive: Archive, target: Path, *, progress: Callable[[int], None] = 
     except OSError as exc:
         raise from_os_error(exc, f"backing up to {target}") from exc
     return copied
+
+
+def _cleared(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 def _check_target(root: Path, target: Path) -> None:
@@ -104,8 +111,9 @@ def restore(source: Path, target: Path, *, progress: Callable[[int], None] = lam
         place.restoring.touch()
         sync_path(target)
         with place.alone():
-            for name in ("objects", "journal", "index"):
-                _copy_tree(source / name, target / name, copied, progress)
+            for name in ("objects", "journal", "state", "index"):
+                if (source / name).exists():
+                    _copy_tree(source / name, target / name, copied, progress)
             sync_path(target)
             place.restoring.unlink()
             sync_path(target)

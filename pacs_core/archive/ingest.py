@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from pacs_core.archive.commit import GroupCommit
 from pacs_core.archive.heirs import heirs_of
 from pacs_core.archive.recover import catch_up, finish_tombstones, stands
 from pacs_core.archive.settle import Recovered, now_us
@@ -33,6 +32,7 @@ from pacs_core.errors import (
 )
 from pacs_core.index import Entry, Index, Mark, Outcome
 from pacs_core.logs import get_logger
+from pacs_core.pool.commit import GroupCommit
 from pacs_core.store import Locator, Reason, Staged, Store, Stream, Tombstone, crc32c
 
 if TYPE_CHECKING:

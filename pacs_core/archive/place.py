@@ -2,6 +2,7 @@
 
 ARCHIVE/objects   instances           ARCHIVE/journal  tombstones and decisions
 ARCHIVE/index     what finds them     ARCHIVE/server.lock   held by the one server
+ARCHIVE/state     worklist, MPPS, commitments: what no instance tells
 ARCHIVE/archive.lock   shared by all who have it open
 ARCHIVE/restoring      there while a restore into it is not finished
 """
@@ -61,6 +62,7 @@ class Place:
         self.objects = root / "objects"
         self.index = root / "index"
         self.journal = root / "journal"
+        self.state = root / "state"
         self.restoring = root / "restoring"
 
     @classmethod

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +15,7 @@ from pacs_core._ext.rows import Schema
 from pacs_core.errors import ArchiveError, CorruptError, PacsError, StorageError, from_os_error
 from pacs_core.index import schema
 from pacs_core.index.checkpoint import Checkpoint, sync_path
+from pacs_core.index.lock import CommitLock, OncePerProcess
 from pacs_core.logs import get_logger
 
 log = get_logger("index")
@@ -29,63 +28,12 @@ CHECKPOINT_SECONDS: Final = 0.5
 _VERSION: Final = struct.Struct("<I")
 
 
-_forks = 0
-
-
-class CommitLock:
-    """`index/commit.lock`: one writer at a time over all processes, re-entrant within a thread.
-
-    The operating system lets go of it when the process dies.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError as exc:
-            raise from_os_error(exc, f"open {path}") from exc
-        self._path = path
-        self._forks = _forks
-        self._threads = threading.RLock()
-        self._depth = 0
-
-    @property
-    def forked(self) -> bool:
-        """Whether it was opened in a parent of this process, which it is of no use in."""
-        return self._forks != _forks
-
-    @contextmanager
-    def queue(self) -> Iterator[int]:
-        """Keep other threads out; give the descriptor that a native call is to lock, -1 if it is locked."""
-        if self.forked:
-            raise ArchiveError(f"{self._path} was opened before a fork: open the index again in the child")
-        with self._threads:
-            yield -1 if self._depth else self._fd
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Hold the lock."""
-        with self.queue() as fd:
-            if fd >= 0:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-                if fd >= 0:
-                    fcntl.flock(fd, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
 class Opened:
     """An open index folder: LMDB, the meaning of its codes, the commit lock, and the checkpoints."""
 
     def __init__(self, path: Path, *, map_size: int, max_readers: int, create: bool) -> None:
         self.path = path
         self.map_size = map_size
-        self.users = 1
         self._behind = False
         self._distrusted = False  # another process could not sync what ours shows as well
         self._closing = threading.Event()
@@ -317,44 +265,16 @@ class Opened:
             return self._keeper
 
 
-_opened: dict[tuple[int, int], Opened] = {}
-_opened_lock = threading.Lock()
-
-
-def _forget() -> None:
-    """After a fork the child has no environment: those of the parent stay untouched, and unusable here."""
-    global _opened_lock, _forks
-    _forks += 1
-    _opened.clear()
-    _opened_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget)
+_OPENED: OncePerProcess[Opened] = OncePerProcess()
 
 
 def acquire(path: Path, *, map_size: int, max_readers: int, create: bool) -> Opened:
     """The environment of `path`, shared with all in this process who have it open."""
-    with _opened_lock:
-        try:
-            status = path.stat()
-            opened = _opened.get((status.st_dev, status.st_ino))
-        except OSError:
-            opened = None
-        if opened is not None:
-            opened.users += 1
-            return opened
-        opened = Opened(path, map_size=map_size, max_readers=max_readers, create=create)
-        status = path.stat()
-        _opened[status.st_dev, status.st_ino] = opened
-        return opened
+    return _OPENED.acquire(
+        path, lambda: Opened(path, map_size=map_size, max_readers=max_readers, create=create)
+    )
 
 
 def give_back(opened: Opened) -> None:
     """Close the environment when nobody in this process uses it any more."""
-    with _opened_lock:
-        opened.users -= 1
-        if opened.users:
-            return
-        for identity in [key for key, value in _opened.items() if value is opened]:
-            del _opened[identity]
-        opened.close()
+    _OPENED.give_back(opened, opened.close)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Self
 
 from pacs_core._ext import catalog
-from pacs_core.errors import ArchiveError, OutOfResourcesError, PacsError, StorageError, from_os_error
+from pacs_core.errors import ArchiveError, OutOfResourcesError, PacsError, StorageError
 from pacs_core.index import audit, env
 from pacs_core.index.base import Conflict, Entry, Mark, Outcome, Result
-from pacs_core.index.checkpoint import sync_path
+from pacs_core.index.lock import CommitLock
 from pacs_core.index.reader import Reader
+from pacs_core.index.snapshot import snapshot
 
 # Calling an enumeration takes several times as long.
 _OUTCOMES = tuple(Outcome)
@@ -165,7 +166,7 @@ class Index(Reader):
             return OutOfResourcesError(f"no room for index {self._opened.path}")
         return exc
 
-    def _lock(self) -> env.CommitLock:
+    def _lock(self) -> CommitLock:
         if self._closed:
             raise ArchiveError(f"index {self._opened.path} is closed")
         return self._opened.lock
@@ -221,13 +222,4 @@ class Index(Reader):
         ArchiveError
             There is an index in `target`.
         """
-        folder = Path(target)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if (folder / "data.mdb").exists():
-                raise ArchiveError(f"{folder} holds an index already")
-            self._opened.env.copy(str(folder), compact=compact)
-            for path in (folder / "data.mdb", folder):
-                sync_path(path)
-        except OSError as exc:
-            raise from_os_error(exc, f"copy index to {folder}") from exc
+        snapshot(self._opened.env, Path(target), compact=compact)

@@ -14,7 +14,6 @@ import pytest
 from pacs_core.archive import Archive, Duplicates, Kept
 from pacs_core.archive.backup import backup, restore
 from pacs_core.archive.bulk import export_files, files_below, import_files
-from pacs_core.archive.commit import GroupCommit, _Ticket
 from pacs_core.archive.reindex import reindex
 from pacs_core.archive.verify import Fault, verify
 from pacs_core.dicom.attributes import Level
@@ -28,6 +27,7 @@ from pacs_core.errors import (
     PacsError,
     UnparsableError,
 )
+from pacs_core.pool.commit import GroupCommit, _Ticket
 from tests.crash.faults import Watched
 from tests.make import encoded, file, instance, part10, uid
 

@@ -1,0 +1,8 @@
+"""What ties a modality to the hospital: state machines that outlive the process (PS3.4 F, J, K).
+
+They are kept in the archive's folder `state`, apart from the index: no instance can tell them again.
+"""
+
+from pacs_core.workflow.state import State
+
+__all__ = ["State"]
