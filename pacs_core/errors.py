@@ -108,6 +108,30 @@ class IdentifierError(PacsError):
     """A query's identifier does not match its SOP class: level, unique keys (PS3.4 C.4.1.3)."""
 
 
+class MissingAttributeError(PacsError):
+    """An attribute is missing that what is asked for needs; `tag` says which."""
+
+
+class MissingValueError(PacsError):
+    """An attribute has no value, and needs one; `tag` says which."""
+
+
+class NoSuchAttributeError(PacsError):
+    """An attribute that can't be given here; `tag` says which."""
+
+
+class NoSuchActionError(PacsError):
+    """An action, or an event, of a type that there is not."""
+
+
+class InvalidArgumentError(PacsError):
+    """What a request says is well-formed, and does not make sense."""
+
+
+class WrongStateError(PacsError):
+    """There is no such transition from the state that something is in."""
+
+
 class NotPermittedError(PacsError):
     """The peer may not ask for this (see the known peers)."""
 

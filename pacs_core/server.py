@@ -5,30 +5,32 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any
 
 from pydicom.uid import UID
-from pynetdicom import AE, AllStoragePresentationContexts
+from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from pacs_core.archive import Archive, Held
 from pacs_core.archive.place import Place
 from pacs_core.client import Remote, Sent, Timeouts
 from pacs_core.client.forwarding import forward
-from pacs_core.config import Decision, Peer, PeerBook, Peers, Refusal, Service, Settings, TlsSettings
-from pacs_core.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, STORABLE
+from pacs_core.config import Decision, Peer, PeerBook, Peers, Refusal, Right, Settings, TlsSettings
+from pacs_core.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_core.dimse.find import FindService
-from pacs_core.dimse.identifier import FIND, GET, MOVE, QueryRequest
+from pacs_core.dimse.identifier import QueryRequest
 from pacs_core.dimse.negotiation import LIMIT_EXCEEDED, Preferences, Rejection
 from pacs_core.dimse.retrieve import RetrieveService
 from pacs_core.dimse.retrieving import Sender
 from pacs_core.dimse.server import AssociationServer, Budget, Wire
+from pacs_core.dimse.service import DimseService
 from pacs_core.dimse.storage import Answer
 from pacs_core.dimse.store import StoreService, failure_of
 from pacs_core.errors import ConfigError, IndexSharedError
+from pacs_core.lifecycle import Service, Services
 from pacs_core.logs import configure, get_logger
 from pacs_core.pool.child import Connection, Inbox
 from pacs_core.pool.profile import Workload, profile
@@ -110,36 +112,29 @@ def serve_connections(inbox: Inbox, argument: tuple[Settings, int]) -> None:
     configure(settings.log)
     with Archive.of(settings.archive) as archive:
         node = Node(settings, archive, inbox)
-        inbox.ready()
-        inbox.serve(lambda connection: node.serve(connection, secure=connection.listener >= plain))
-        node.drain(inbox.remaining)
+        with Services([*node.services, node]) as services:
+            inbox.ready()
+            inbox.serve(lambda connection: node.serve(connection, secure=connection.listener >= plain))
+            services.drain(time.monotonic() + inbox.remaining)
 
 
-class Node:
+class Node(Service):
     """The edge of one serving process: its services, and the connections it was handed."""
+
+    name = "associations"
 
     def __init__(self, settings: Settings, archive: Archive, inbox: Inbox) -> None:
         self._admission = Admission(settings)
         self._inbox = inbox
-        services = StoreService(
-            archive.ingest,
-            lambda request: self._admission.may(
-                request.calling_ae_title, request.called_ae_title, request.address, Service.STORE
-            ),
-        )
-        finding = FindService(
-            archive,
-            settings.server.aet,
-            lambda calling, called, address: self._admission.may(calling, called, address, Service.FIND),
-        )
-        retrieving = RetrieveService(
-            archive, self._admission.may, Destinations(settings, archive, self._admission)
-        )
-        entity = application_entity(settings)
+        may = self._admission.may
+        storing = StoreService(archive.ingest, may, settings.wire.sop_classes)
+        finding = FindService(archive, settings.server.aet, may)
+        retrieving = RetrieveService(archive, may, Destinations(settings, archive, self._admission))
+        self.services: tuple[DimseService, ...] = (storing, finding, retrieving)
         wire = settings.wire
         shared: dict[str, Any] = {
-            "storage": services,
-            "queries": finding,
+            "storage": storing,
+            "queries": [finding],
             "retrievals": retrieving,
             "admission": self._admission,
             "failure": self._failure,
@@ -151,10 +146,9 @@ class Node:
             "spool_at": wire.spool_at,
             "budget": Budget(wire.memory_budget),
             "largest_in_memory": LARGEST_IDENTIFIER,
-            "may_echo": lambda calling, called, address: self._admission.may(
-                calling, called, address, Service.ECHO
-            ),
+            "may_echo": lambda calling, called, address: may(calling, called, address, Right.ECHO),
         }
+        entity = application_entity(settings, self.services)
         context = tls_context(settings.tls)
         self._servers = {
             secure: _Handed(
@@ -179,9 +173,8 @@ class Node:
             self._inbox.end(_RESIGN_SECONDS)
         return failure_of(exc)
 
-    def drain(self, seconds: float) -> None:
+    def drain(self, deadline: float) -> None:
         """Let messages in hand finish, then end all associations."""
-        deadline = time.monotonic() + seconds
         threads = [
             threading.Thread(target=server.drain, args=(deadline,)) for server in self._servers.values()
         ]
@@ -207,7 +200,7 @@ class Admission:
             *_REJECTIONS[refusal.refusal], f"{refusal.refusal.value}; to admit it: {refusal.hint}"
         )
 
-    def may(self, calling: str, called: str, address: str, service: Service) -> bool:
+    def may(self, calling: str, called: str, address: str, service: Right) -> bool:
         """Whether an admitted peer may use a service."""
         return self._decide(calling, called, address).may(service)
 
@@ -300,7 +293,7 @@ class _Handed(AssociationServer):
         """Nothing to listen on."""
 
 
-def application_entity(settings: Settings) -> AE:
+def application_entity(settings: Settings, services: Iterable[DimseService]) -> AE:
     """Our AE: what it supports, its timeouts and limits. Whoever accepts counts connections, not it."""
     entity = AE(settings.server.aet)
     entity.maximum_pdu_size = settings.wire.maximum_pdu_length
@@ -311,12 +304,10 @@ def application_entity(settings: Settings) -> AE:
     entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.add_supported_context(Verification)
-    for sop_class in (*FIND, *GET, *MOVE):
-        entity.add_supported_context(sop_class)
-    storage = [UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts]
-    for uid in dict.fromkeys([*storage, *map(UID, settings.wire.sop_classes)]):
-        # SCP for what is sent to us, SCU for what a C-GET brings (PS3.4 C.5.3, PS3.7 D.3.3.4).
-        entity.add_supported_context(uid, list(STORABLE), scu_role=True, scp_role=True)
+    for service in services:
+        for sop_class, syntaxes, both in service.offers():
+            roles = {"scu_role": True, "scp_role": True} if both else {}
+            entity.add_supported_context(UID(sop_class), list(syntaxes), **roles)
     return entity
 
 

@@ -12,11 +12,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pacs_core"
 
 # Room: what it may import of ours, besides itself. From the ground up.
-GROUND = {"errors", "config", "logs"}
+GROUND = {"errors", "config", "logs", "lifecycle"}
 MAY_USE: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
     "logs": {"errors", "config"},
+    "lifecycle": {"errors", "config", "logs"},
     "_ext": {"errors"},
     "dicom": {*GROUND, "_ext"},
     "index": {*GROUND, "dicom", "_ext"},

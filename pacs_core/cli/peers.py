@@ -9,7 +9,7 @@ import msgspec
 
 from pacs_core.cli.calling import Tls, client_for, tls_options
 from pacs_core.cli.options import Invocation, common
-from pacs_core.config import Peer, PeerFile, Service
+from pacs_core.config import Peer, PeerFile, Right
 from pacs_core.errors import ConfigError, NotFoundError, PacsError
 
 
@@ -26,7 +26,7 @@ def command() -> None:
 @click.argument("aet")
 @click.argument("host", required=False)
 @click.argument("port", required=False, type=click.IntRange(1, 65535))
-@click.option("--may", metavar="SERVICES", help=f"What it may ask for, of {','.join(Service)}; default: all.")
+@click.option("--may", metavar="SERVICES", help=f"What it may ask for, of {','.join(Right)}; default: all.")
 @click.option(
     "--from",
     "addresses",
@@ -61,11 +61,9 @@ def add(
         changes["port"] = port
     if may is not None:
         changes["may"] = [service.strip() for service in may.split(",")]
-        unknown = set(changes["may"]) - set(Service)
+        unknown = set(changes["may"]) - set(Right)
         if unknown:
-            raise ConfigError(
-                f"--may: no service {', '.join(sorted(unknown))}; there are {', '.join(Service)}"
-            )
+            raise ConfigError(f"--may: no service {', '.join(sorted(unknown))}; there are {', '.join(Right)}")
     if associations is not None:
         changes["associations"] = associations
     if addresses:
@@ -132,7 +130,7 @@ def _known(call: Invocation) -> dict[str, Peer]:
 
 def _line(peer: Peer) -> str:
     where = f"{peer.host}:{peer.port}" if peer.host else "-"
-    may = "all" if set(peer.may) == set(Service) else ",".join(peer.may)
+    may = "all" if set(peer.may) == set(Right) else ",".join(peer.may)
     at_once = f"  associations {peer.associations}" if peer.associations else ""
     return (
         f"{peer.aet:<16}  {where:<24}  may {may}  from {','.join(peer.networks()) or 'any address'}{at_once}"

@@ -6,7 +6,7 @@
 
 from pacs_core.config.load import Flag, Loaded, load
 from pacs_core.config.peerfile import PeerBook, PeerFile
-from pacs_core.config.peers import Decision, Peer, Peers, Refusal, Service
+from pacs_core.config.peers import Decision, Peer, Peers, Refusal, Right
 from pacs_core.config.schema import (
     ArchiveSettings,
     LogSettings,
@@ -31,8 +31,8 @@ __all__ = [
     "PoolSettings",
     "Refusal",
     "RetrieveSettings",
+    "Right",
     "ServerSettings",
-    "Service",
     "Settings",
     "TlsSettings",
     "WireSettings",

@@ -18,7 +18,7 @@ AE_TITLE = r"^ *[!-\[\]-~]([ -\[\]-~]*)$"
 AE_TITLE_EXPECTED = "1 to 16 printable ASCII characters without a backslash"
 
 
-class Service(StrEnum):
+class Right(StrEnum):
     """What a peer may ask us for."""
 
     ECHO = "echo"
@@ -40,7 +40,7 @@ class Peer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ]
     host: Annotated[str, Meta(description="Where it listens; empty: it only calls us")] = ""
     port: Annotated[int, Meta(ge=1, le=65535, description="Where it listens")] = 11112
-    may: Annotated[tuple[Service, ...], Meta(description="What it may ask us for")] = tuple(Service)
+    may: Annotated[tuple[Right, ...], Meta(description="What it may ask us for")] = tuple(Right)
     associations: Annotated[
         int,
         Meta(
@@ -100,7 +100,7 @@ class Decision(NamedTuple):
         """Whether the association may be made."""
         return self.refusal is None
 
-    def may(self, service: Service) -> bool:
+    def may(self, service: Right) -> bool:
         """Whether the caller may use a service; an unknown caller that was admitted may use all."""
         return self.refusal is None and (self.peer is None or service in self.peer.may)
 
@@ -152,7 +152,7 @@ class Peers:
     def destination(self, aet: str) -> Peer | None:
         """The peer that a C-MOVE to that AE title sends to: it listens somewhere, and may have `move`."""
         peer = self.get(aet)
-        return peer if peer is not None and peer.host and Service.MOVE in peer.may else None
+        return peer if peer is not None and peer.host and Right.MOVE in peer.may else None
 
     def admit(self, calling_aet: str, called_aet: str, address: str) -> Decision:
         """Decide about a caller from what its A-ASSOCIATE-RQ says and where it comes from."""

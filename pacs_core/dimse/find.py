@@ -7,17 +7,19 @@ identifier if it names one that has what they say; otherwise in UTF-8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from pacs_core.archive import Archive
+from pacs_core.config import Right
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.query import QUERY_RETRIEVE_LEVEL, Negotiated, query_of
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.dimse.finding import Matches
 from pacs_core.dimse.identifier import EMPTY, FIND, MULTIPLE, QueryRequest, level_of
+from pacs_core.dimse.service import DimseService, Offer, Permit
 from pacs_core.dimse.status import PENDING, PENDING_WARNING
-from pacs_core.errors import InvalidValueError, NotPermittedError
+from pacs_core.errors import InvalidValueError
 
 CHARACTER_SET = 0x00080005
 RETRIEVE_AE_TITLE = 0x00080054
@@ -29,26 +31,19 @@ _TO_CHARACTER_SET = {
 }
 
 
-class FindService:
-    """Answers C-FIND from an archive.
+class FindService(DimseService):
+    """Answers C-FIND from an archive."""
 
-    Parameters
-    ----------
-    may
-        Whether a peer (calling and called AE title, address) may query here.
-    """
-
+    name = "find"
     sop_classes = frozenset(FIND)
 
-    def __init__(
-        self,
-        archive: Archive,
-        ae_title: str,
-        may: Callable[[str, str, str], bool] = lambda *_: True,
-    ) -> None:
+    def __init__(self, archive: Archive, ae_title: str, may: Permit = lambda *_: True) -> None:
+        super().__init__(may)
         self._archive = archive
         self._ae_title = ae_title
-        self._may = may
+
+    def offers(self) -> Iterator[Offer]:
+        return map(Offer, FIND)
 
     def find(self, request: QueryRequest, identifier: Dataset) -> Matches:
         """An identifier for each match.
@@ -60,8 +55,7 @@ class FindService:
         IdentifierError
             If the identifier does not match its SOP class: level or unique keys (C.4.1.3).
         """
-        if not self._may(request.calling_ae_title, request.called_ae_title, request.address):
-            raise NotPermittedError("this peer may not query here")
+        self.require(request, Right.FIND)
         model = FIND[request.sop_class_uid]
         level = level_of(identifier, model)
         query = query_of(identifier, level, model.top, _negotiated(request))

@@ -52,16 +52,14 @@ class FindHandler(Protocol):
 
 
 def is_native_find(assoc: Association, event: Event) -> bool:
-    """Whether a request is one for the query handler."""
-    handler = assoc.wire.queries
-    return handler is not None and is_native(assoc, event, C_FIND_RQ, handler.sop_classes)
+    """Whether a request is one for a query handler."""
+    return is_native(assoc, event, C_FIND_RQ, assoc.wire.queries)
 
 
 def serve_find(assoc: Association, event: Event, body: Any) -> None:
-    """Let the query handler have one C-FIND request, and send what it answers."""
-    handler = assoc.wire.queries
-    assert handler is not None
+    """Let the handler of its SOP class have one C-FIND request, and send what it answers."""
     request = request_of(assoc, event)
+    handler = assoc.wire.queries[request.sop_class_uid]
     comment = None
     try:
         matches = handler.find(request, identifier_of(assoc, event, body))

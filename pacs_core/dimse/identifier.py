@@ -68,14 +68,14 @@ def agreed(assoc: Association, asked: Mapping[str, bytes]) -> dict[str, bytes]:
     As many bytes as were asked, 1 for what was asked for and we do.
     """
     served = (
-        (FIND_CLASSES, assoc.wire.queries, _FIND_DOES),
-        (RETRIEVE_CLASSES, assoc.wire.retrievals, _RETRIEVE_DOES),
+        (FIND_CLASSES & assoc.wire.queries.keys(), _FIND_DOES),
+        (RETRIEVE_CLASSES if assoc.wire.retrievals is not None else frozenset(), _RETRIEVE_DOES),
     )
     return {
         sop_class: bytes(one == 1 and number in does for number, one in enumerate(information))
-        for classes, handler, does in served
+        for classes, does in served
         for sop_class, information in asked.items()
-        if handler is not None and sop_class in classes and information
+        if sop_class in classes and information
     }
 
 
@@ -110,6 +110,12 @@ def request_of(assoc: Association, event: Event) -> QueryRequest:
     )
 
 
+def data_set_of(assoc: Association, event: Event, body: Any) -> Dataset:
+    """The data set of a request, empty if it has none; UnparsableError if it inflates without end."""
+    syntax = assoc.transfer_syntaxes[event.context_id]
+    return read_dataset(bytes(body or b""), syntax, inflate_limit=_LARGEST)
+
+
 def identifier_of(assoc: Association, event: Event, body: Any) -> Dataset:
     """The identifier of a request.
 
@@ -120,9 +126,7 @@ def identifier_of(assoc: Association, event: Event, body: Any) -> Dataset:
     OutOfResourcesError
         It has more values than anybody asks for: each costs a kilobyte while a search is prepared.
     """
-    found = read_dataset(
-        bytes(body or b""), assoc.transfer_syntaxes[event.context_id], inflate_limit=_LARGEST
-    )
+    found = data_set_of(assoc, event, body)
     if sum(map(_most_values, found.walk())) > _MOST_VALUES:
         raise OutOfResourcesError(f"an identifier of more than {_MOST_VALUES} values")
     return found

@@ -8,6 +8,7 @@ from pacs_core._ext.command import encode, encode_echo_rsp
 from pacs_core.dimse.finding import is_native_find, serve_find
 from pacs_core.dimse.messages import C_ECHO_RQ, C_STORE_RQ, primitive_of
 from pacs_core.dimse.negotiation import Kind, serves
+from pacs_core.dimse.normalized import is_normalized, serve_normalized
 from pacs_core.dimse.retrieving import is_native_retrieve, serve_retrieve
 from pacs_core.dimse.status import (
     MISTYPED_ARGUMENT,
@@ -59,6 +60,8 @@ def _serve(assoc: Association, event: Any, body: Any) -> None:
         serve_find(assoc, event, assoc.dimse.joined(body))
     elif is_native_retrieve(assoc, event):
         serve_retrieve(assoc, event, assoc.dimse.joined(body))
+    elif is_normalized(assoc, event):
+        serve_normalized(assoc, event, assoc.dimse.joined(body))
     elif command.command_field == C_ECHO_RQ and not assoc.wire.may_echo(
         assoc.calling_ae_title, assoc.called_ae_title, assoc.peer_address
     ):

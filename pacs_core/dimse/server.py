@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pynetdicom import evt, transport
@@ -32,6 +32,7 @@ from pacs_core.dimse.negotiation import (
     Rejection,
     supported_by,
 )
+from pacs_core.dimse.normalized import NormalizedHandler
 from pacs_core.dimse.retrieving import RetrieveHandler
 from pacs_core.dimse.storage import Failure, StorageHandler, processing_failure
 
@@ -47,9 +48,12 @@ class Wire:
     storage
         Takes C-STORE requests on storage contexts; None leaves them to the handler of EVT_C_STORE.
     queries
-        Takes C-FIND requests of the SOP classes that it names; None leaves them to the handler of EVT_C_FIND.
+        Take C-FIND requests of the SOP classes that they name; all others are the handler's of EVT_C_FIND.
     retrievals
         Takes C-GET and C-MOVE requests; None leaves them to the handlers of EVT_C_GET and EVT_C_MOVE.
+    operations
+        Take requests of the N-services on the SOP classes that they name; all others are the handlers' of
+        EVT_N_CREATE and its like.
     admission
         Asked about each association request, see `negotiation.Admission`.
     failure
@@ -68,8 +72,9 @@ class Wire:
         self,
         *,
         storage: StorageHandler | None = None,
-        queries: FindHandler | None = None,
+        queries: Sequence[FindHandler] = (),
         retrievals: RetrieveHandler | None = None,
+        operations: Sequence[NormalizedHandler] = (),
         admission: Admission | None = None,
         failure: Failure = processing_failure,
         preferences: Preferences | None = None,
@@ -80,8 +85,9 @@ class Wire:
         may_echo: Callable[[str, str, str], bool] = lambda *_: True,
     ) -> None:
         self.storage = storage
-        self.queries = queries
+        self.queries = {uid: handler for handler in queries for uid in handler.sop_classes}
         self.retrievals = retrievals
+        self.operations = {uid: handler for handler in operations for uid in handler.sop_classes}
         self.admission = admission
         self.failure = failure
         self.preferences = preferences or Preferences()

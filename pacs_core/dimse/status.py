@@ -22,11 +22,19 @@ SOME_FAILED = 0xB000
 DATA_SET_DOES_NOT_MATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 PROCESSING_FAILURE = 0x0110
+NO_SUCH_ATTRIBUTE = 0x0105
+INVALID_ATTRIBUTE_VALUE = 0x0106
 DUPLICATE_SOP_INSTANCE = 0x0111
 NO_SUCH_SOP_INSTANCE = 0x0112
+INVALID_ARGUMENT = 0x0115
+MISSING_ATTRIBUTE = 0x0120
+MISSING_ATTRIBUTE_VALUE = 0x0121
+NO_SUCH_ACTION = 0x0123
 NOT_AUTHORIZED = 0x0124
 UNRECOGNIZED_OPERATION = 0x0211
 MISTYPED_ARGUMENT = 0x0212
+RESOURCE_LIMITATION = 0x0213
+MAY_NO_LONGER_BE_UPDATED = 0xA710  # the Error ID of PS3.4 F.7.2.2
 
 _STATUS: dict[type[PacsError], int] = {
     errors.ArchiveError: PROCESSING_FAILURE,
@@ -35,8 +43,13 @@ _STATUS: dict[type[PacsError], int] = {
     errors.CorruptError: PROCESSING_FAILURE,
     errors.DuplicateError: DUPLICATE_SOP_INSTANCE,
     errors.IdentifierError: DATA_SET_DOES_NOT_MATCH,
+    errors.InvalidArgumentError: INVALID_ARGUMENT,
     errors.InvalidValueError: PROCESSING_FAILURE,
     errors.MismatchError: DATA_SET_DOES_NOT_MATCH,
+    errors.MissingAttributeError: MISSING_ATTRIBUTE,
+    errors.MissingValueError: MISSING_ATTRIBUTE_VALUE,
+    errors.NoSuchActionError: NO_SUCH_ACTION,
+    errors.NoSuchAttributeError: NO_SUCH_ATTRIBUTE,
     errors.NotConvertibleError: PROCESSING_FAILURE,
     errors.NotFoundError: NO_SUCH_SOP_INSTANCE,
     errors.NotPermittedError: NOT_AUTHORIZED,
@@ -46,6 +59,14 @@ _STATUS: dict[type[PacsError], int] = {
     errors.IndexSharedError: OUT_OF_RESOURCES,
     errors.UnparsableError: CANNOT_UNDERSTAND,
     errors.WorkerError: PROCESSING_FAILURE,
+    errors.WrongStateError: PROCESSING_FAILURE,
+}
+
+# Where the N-services say it otherwise (PS3.7 C.5 and 10.1): the statuses A7xx to Cxxx are those of others.
+_NORMALIZED: dict[int, int] = {
+    OUT_OF_RESOURCES: RESOURCE_LIMITATION,
+    DATA_SET_DOES_NOT_MATCH: INVALID_ARGUMENT,
+    CANNOT_UNDERSTAND: PROCESSING_FAILURE,
 }
 
 
@@ -55,6 +76,19 @@ def status_of(error: BaseException) -> int:
         if kind in _STATUS:
             return _STATUS[kind]
     return PROCESSING_FAILURE
+
+
+def normalized_status_of(error: BaseException) -> int:
+    """The status for `error` as an N-service says it."""
+    if isinstance(error, errors.InvalidValueError):
+        return INVALID_ATTRIBUTE_VALUE
+    status = status_of(error)
+    return _NORMALIZED.get(status, status)
+
+
+def error_id_of(error: BaseException) -> int | None:
+    """Error ID (0000,0903): what the status leaves unsaid."""
+    return MAY_NO_LONGER_BE_UPDATED if isinstance(error, errors.WrongStateError) else None
 
 
 def comment_of(error: BaseException) -> str:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pynetdicom import AllStoragePresentationContexts
+
 from pacs_core.archive import Arriving, Ingest, Stored
+from pacs_core.config import Right
+from pacs_core.dicom.uids import STORABLE
+from pacs_core.dimse.service import DimseService, Offer, Permit
 from pacs_core.dimse.status import (
     DATA_SET_DOES_NOT_MATCH_WARNING,
     ELEMENTS_DISCARDED,
@@ -15,11 +20,11 @@ from pacs_core.dimse.status import (
     status_of,
 )
 from pacs_core.dimse.storage import Answer, StoreRequest
-from pacs_core.errors import NotPermittedError, PacsError
+from pacs_core.errors import PacsError
 from pacs_core.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable, Iterator
 
     from typing_extensions import Buffer
 
@@ -28,32 +33,39 @@ if TYPE_CHECKING:
 log = get_logger("dimse.store")
 
 
-class StoreService:
+class StoreService(DimseService):
     """Keeps what arrives; answers success once it is durable and indexed.
 
     Parameters
     ----------
-    may
-        Whether the sender of a request may store here.
+    sop_classes
+        Storage SOP classes besides those that pynetdicom knows.
     """
 
-    def __init__(self, ingest: Ingest, may: Callable[[StoreRequest], bool] = lambda _: True) -> None:
+    name = "store"
+
+    def __init__(
+        self, ingest: Ingest, may: Permit = lambda *_: True, sop_classes: Iterable[str] = ()
+    ) -> None:
+        super().__init__(may)
         self._ingest = ingest
-        self._may = may
+        self._sop_classes = tuple(sop_classes)
+
+    def offers(self) -> Iterator[Offer]:
+        """SCP for what is sent to us, SCU for what a C-GET brings (PS3.4 C.5.3, PS3.7 D.3.3.4)."""
+        known = (str(context.abstract_syntax) for context in AllStoragePresentationContexts)
+        for uid in dict.fromkeys([*known, *self._sop_classes]):
+            yield Offer(uid, STORABLE, both_roles=True)
 
     def store(self, request: StoreRequest, data: Buffer) -> Answer:
         """Keep a data set that is here in full."""
-        self._permit(request)
+        self.require(request, Right.STORE)
         return answer_of(self._ingest.store(_arriving(request), data))
 
     def begin(self, request: StoreRequest) -> StoreArrival:
         """Keep a data set while it arrives."""
-        self._permit(request)
+        self.require(request, Right.STORE)
         return StoreArrival(self._ingest.begin(_arriving(request)))
-
-    def _permit(self, request: StoreRequest) -> None:
-        if not self._may(request):
-            raise NotPermittedError("this peer may not store here")
 
 
 class StoreArrival:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pacs_core.config import Peer, PeerBook, PeerFile, Peers, Refusal, Service, load
+from pacs_core.config import Peer, PeerBook, PeerFile, Peers, Refusal, Right, load
 from pacs_core.errors import ConfigError, NotFoundError
 
-CT1 = Peer(aet="CT1", host="192.0.2.10", port=104, may=(Service.ECHO, Service.STORE))
+CT1 = Peer(aet="CT1", host="192.0.2.10", port=104, may=(Right.ECHO, Right.STORE))
 
 
 def known(*peers: Peer) -> Peers:
@@ -21,8 +21,8 @@ def test_a_known_peer_is_admitted_for_what_it_may() -> None:
     decision = known(CT1).admit("CT1", "PACSCORE", "192.0.2.10")
     assert decision.admitted
     assert decision.peer == CT1
-    assert decision.may(Service.STORE)
-    assert not decision.may(Service.FIND)
+    assert decision.may(Right.STORE)
+    assert not decision.may(Right.FIND)
 
 
 @pytest.mark.parametrize(("calling", "called"), [(" CT1 ", "PACSCORE        "), ("CT1\0\0", " PACSCORE")])
@@ -35,7 +35,7 @@ def test_padding_is_not_significant(calling: str, called: str) -> None:
     [
         (Peer(aet="WS1", host="192.0.2.20"), True),
         (Peer(aet="WS1"), False),
-        (Peer(aet="WS1", host="192.0.2.20", may=(Service.ECHO, Service.STORE)), False),
+        (Peer(aet="WS1", host="192.0.2.20", may=(Right.ECHO, Right.STORE)), False),
         (Peer(aet="WS2", host="192.0.2.20"), False),
     ],
 )
@@ -51,7 +51,7 @@ def test_an_unknown_caller_is_refused_and_told_of() -> None:
     decision = known(CT1).admit("MR1", "PACSCORE", "192.0.2.77")
     assert decision.refusal is Refusal.CALLING_AET
     assert decision.peer is None
-    assert not decision.may(Service.ECHO)
+    assert not decision.may(Right.ECHO)
     assert decision.hint.startswith("pacs-core peers add MR1 192.0.2.77")
     assert "server.unknown_callers" in decision.hint
 
@@ -68,12 +68,12 @@ def test_a_title_with_a_dash_becomes_no_option_of_the_hint(title: str) -> None:
 def test_an_unknown_caller_may_all_where_the_policy_is_open() -> None:
     decision = Peers((CT1,), aet="PACSCORE", unknown="any").admit("MR1", "ANY-SCP", "192.0.2.77")
     assert decision.admitted
-    assert decision.may(Service.MOVE)
+    assert decision.may(Right.MOVE)
 
 
 def test_a_known_peer_keeps_its_limits_where_the_policy_is_open() -> None:
     peers = Peers((CT1,), aet="PACSCORE", unknown="any")
-    assert not peers.admit("CT1", "PACSCORE", "192.0.2.10").may(Service.FIND)
+    assert not peers.admit("CT1", "PACSCORE", "192.0.2.10").may(Right.FIND)
     assert peers.admit("CT1", "PACSCORE", "192.0.2.11").refusal is Refusal.ADDRESS
 
 
