@@ -17,12 +17,15 @@ later, what tends the index in the background. A new one provides
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from pacs_core.logs import get_logger
 
 log = get_logger("lifecycle")
+
+
+_WATCH_SECONDS = 1.0
 
 
 class Health(NamedTuple):
@@ -119,3 +122,45 @@ class Services:
             getattr(service, step)(*arguments)
         except Exception as exc:  # noqa: BLE001 - the others are to end in order
             log.error(f"a service failed to {step}", service=service.name, why=f"{type(exc).__name__}: {exc}")
+
+
+class Watch(Service):
+    """Asks services for their health, logs what changes, and tells it: at its start, and when it changes."""
+
+    name = "watch"
+
+    def __init__(self, services: Services, tell: Callable[[dict[str, Health]], None]) -> None:
+        self._services = services
+        self._tell = tell
+        self._told: dict[str, Health] = {}
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Look for the first time, then once a second."""
+        self._look()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(_WATCH_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        found = self._services.health()
+        if found == self._told:
+            return
+        for name, health in found.items():
+            if health.well != self._told.get(name, WELL).well:
+                if health.well:
+                    log.info("service is well again", service=name)
+                else:
+                    log.error("service is not well", service=name, why=health.words)
+        self._told = found
+        self._tell(found)

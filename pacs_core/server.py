@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import ssl
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -29,8 +31,8 @@ from pacs_core.dimse.server import AssociationServer, Budget, Wire
 from pacs_core.dimse.service import DimseService
 from pacs_core.dimse.storage import Answer
 from pacs_core.dimse.store import StoreService, failure_of
-from pacs_core.errors import ConfigError, IndexSharedError
-from pacs_core.lifecycle import Service, Services
+from pacs_core.errors import ArchiveError, ConfigError, IndexSharedError
+from pacs_core.lifecycle import Health, Service, Services, Watch
 from pacs_core.logs import configure, get_logger
 from pacs_core.pool.child import Connection, Inbox
 from pacs_core.pool.profile import Workload, profile
@@ -70,6 +72,8 @@ class Server:
         with ExitStack() as stack:
             place = Place.at(settings.archive.path, create=True)
             stack.enter_context(place.server_lock())
+            place.health.unlink(missing_ok=True)
+            stack.callback(place.health.unlink, missing_ok=True)
             # What is wrong is said here, once, and not by each process.
             Archive.of(settings.archive).close()
             PeerBook(settings)
@@ -88,6 +92,7 @@ class Server:
                     settings.server.maximum_associations, settings.server.maximum_associations_per_peer
                 ),
                 drain_seconds=settings.server.drain_seconds,
+                reported=lambda reports: _write_health(place, reports),
                 listening=lambda: log.info(
                     "listening",
                     host=settings.server.host,
@@ -106,13 +111,47 @@ class Server:
             self._supervisor.stop()
 
 
+def _write_health(place: Place, reports: Sequence[bytes]) -> None:
+    """What the serving processes say of their services, for `health`; null of one that is not there."""
+    partial = place.health.with_suffix(".part")
+    with suppress(OSError):  # no room: it is old then, and the log says more
+        partial.write_text(json.dumps([json.loads(report or b"null") for report in reports]))
+        partial.replace(place.health)
+
+
+def health(archive: str | os.PathLike[str]) -> dict[str, Health]:
+    """How the services are of the server that runs on an archive: of each the worst that a process says.
+
+    Raises
+    ------
+    ArchiveError
+        There is no archive, or no server runs on it.
+    """
+    place = Place.at(archive, create=False)
+    try:
+        reports = json.loads(place.health.read_text())
+    except FileNotFoundError:
+        raise ArchiveError(f"no server is up on {place.root}") from None
+    if not place.is_served():
+        raise ArchiveError(f"no server runs on {place.root} any more")
+    gone = sum(report is None for report in reports)
+    found = {"processes": Health(not gone, f"{gone} of {len(reports)} are not there" if gone else "")}
+    for report in filter(None, reports):
+        for name, (well, words) in report.items():
+            found[name] = min(found.get(name, Health(True, words)), Health(well, words), key=lambda h: h.well)
+    return found
+
+
 def serve_connections(inbox: Inbox, argument: tuple[Settings, int]) -> None:
     """One serving process: takes connections from the supervisor until it says that no more will come."""
     settings, plain = argument
     configure(settings.log)
     with Archive.of(settings.archive) as archive:
         node = Node(settings, archive, inbox)
-        with Services([*node.services, node]) as services:
+        with (
+            Services([*node.services, node]) as services,
+            Services([Watch(services, lambda found: inbox.report(json.dumps(found).encode()))]),
+        ):
             inbox.ready()
             inbox.serve(lambda connection: node.serve(connection, secure=connection.listener >= plain))
             services.drain(time.monotonic() + inbox.remaining)
@@ -127,7 +166,7 @@ class Node(Service):
         self._admission = Admission(settings)
         self._inbox = inbox
         may = self._admission.may
-        storing = StoreService(archive.ingest, may, settings.wire.sop_classes)
+        storing = StoreService(archive, may, settings.wire.sop_classes)
         finding = FindService(archive, settings.server.aet, may)
         retrieving = RetrieveService(archive, may, Destinations(settings, archive, self._admission))
         self.services: tuple[DimseService, ...] = (storing, finding, retrieving)

@@ -31,6 +31,7 @@ from pacs_core.workflow import State
 log = get_logger("archive")
 
 CHUNK = 1 << 20
+_LEAST_ROOM = 256 << 20
 
 
 class Archive:
@@ -251,6 +252,14 @@ class Archive:
         state = State.open(self.place.state)
         self._lease.callback(state.close)
         return state
+
+    def trouble(self) -> str:
+        """Why nothing could be kept now, in words; empty if nothing is known of."""
+        if self.ingest.unsound:
+            return "a write failed; the next one tries to mend that first"
+        room = os.statvfs(self.place.root)
+        left = room.f_bavail * room.f_frsize
+        return f"{left >> 20} MiB are left on the disk" if left < _LEAST_ROOM else ""
 
     def stats(self) -> Stats:
         """Counts and sizes, read from the index."""

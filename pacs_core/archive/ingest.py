@@ -202,10 +202,12 @@ class Ingest:
 
     def _be_sound(self) -> None:
         """Come back from what failed before. Raises what keeps it from that."""
-        if self._is_unsound():
+        if self.unsound:
             self._commit.run(None)
 
-    def _is_unsound(self) -> bool:
+    @property
+    def unsound(self) -> bool:
+        """Whether something failed that the next write has to mend first."""
         return bool(self._undecided or self._doubtful or self._went_back or self._index.condemned)
 
     def _mend(self) -> None:
@@ -213,7 +215,7 @@ class Ingest:
 
         Only while nothing is published: by the leader of the group commit, or after its end.
         """
-        if not self._is_unsound():
+        if not self.unsound:
             return
         with self._index.exclusive():
             # Remembered until all of it is entered again: the next mark would hide the rest for ever.

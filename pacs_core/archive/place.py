@@ -4,6 +4,7 @@ ARCHIVE/objects   instances           ARCHIVE/journal  tombstones and decisions
 ARCHIVE/index     what finds them     ARCHIVE/server.lock   held by the one server
 ARCHIVE/state     worklist, MPPS, commitments: what no instance tells
 ARCHIVE/archive.lock   shared by all who have it open
+ARCHIVE/health.json    how the services of the server are, while it runs
 ARCHIVE/restoring      there while a restore into it is not finished
 """
 
@@ -63,6 +64,7 @@ class Place:
         self.index = root / "index"
         self.journal = root / "journal"
         self.state = root / "state"
+        self.health = root / "health.json"
         self.restoring = root / "restoring"
 
     @classmethod
@@ -104,6 +106,14 @@ class Place:
         """
         with self._locked("server.lock", "a server, or a reindex, is running on it"):
             yield
+
+    def is_served(self) -> bool:
+        """Whether somebody holds the server's lock."""
+        try:
+            with self._locked("server.lock", "it is served", shared=True):
+                return False
+        except ArchiveError:
+            return True
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -37,6 +37,7 @@ COMMANDS = {
     "backup": "Copy the archive while it works.",
     "restore": "Make an archive from a backup.",
     "stats": "Show what is held.",
+    "health": "Say how the server on an archive is.",
     "dump": "Show what is in files.",
     "json": "Write files in the DICOM JSON Model, and back.",
     "edit": "Change files by rules.",

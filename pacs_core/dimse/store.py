@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pynetdicom import AllStoragePresentationContexts
 
-from pacs_core.archive import Arriving, Ingest, Stored
+from pacs_core.archive import Archive, Arriving, Stored
 from pacs_core.config import Right
 from pacs_core.dicom.uids import STORABLE
 from pacs_core.dimse.service import DimseService, Offer, Permit
@@ -21,6 +21,7 @@ from pacs_core.dimse.status import (
 )
 from pacs_core.dimse.storage import Answer, StoreRequest
 from pacs_core.errors import PacsError
+from pacs_core.lifecycle import Health
 from pacs_core.logs import get_logger
 
 if TYPE_CHECKING:
@@ -45,10 +46,11 @@ class StoreService(DimseService):
     name = "store"
 
     def __init__(
-        self, ingest: Ingest, may: Permit = lambda *_: True, sop_classes: Iterable[str] = ()
+        self, archive: Archive, may: Permit = lambda *_: True, sop_classes: Iterable[str] = ()
     ) -> None:
         super().__init__(may)
-        self._ingest = ingest
+        self._archive = archive
+        self._ingest = archive.ingest
         self._sop_classes = tuple(sop_classes)
 
     def offers(self) -> Iterator[Offer]:
@@ -56,6 +58,10 @@ class StoreService(DimseService):
         known = (str(context.abstract_syntax) for context in AllStoragePresentationContexts)
         for uid in dict.fromkeys([*known, *self._sop_classes]):
             yield Offer(uid, STORABLE, both_roles=True)
+
+    def health(self) -> Health:
+        trouble = self._archive.trouble()
+        return Health(not trouble, trouble)
 
     def store(self, request: StoreRequest, data: Buffer) -> Answer:
         """Keep a data set that is here in full."""

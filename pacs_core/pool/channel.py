@@ -27,6 +27,7 @@ class Kind(IntEnum):
     DRAIN = 3  # supervisor: no more connections will come; `seconds` to finish in
     READY = 4  # child: has started, connections may come
     CLOSED = 5  # child: the connection of that number is closed
+    REPORT = 6  # child: how it is; payload is for whoever started the supervisor
 
 
 class Message(NamedTuple):

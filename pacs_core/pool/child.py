@@ -100,6 +100,10 @@ class Inbox:
         """Tell the supervisor that a connection is closed."""
         self._send(Message(Kind.CLOSED, number=number))
 
+    def report(self, payload: bytes) -> None:
+        """Tell whoever started the supervisor how this process is; the last word counts."""
+        self._send(Message(Kind.REPORT, payload=payload))
+
     @property
     def remaining(self) -> float:
         """Seconds left to drain in, after `serve` returned."""

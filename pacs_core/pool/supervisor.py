@@ -91,6 +91,7 @@ class _Child:
     channel: Channel
     started: float
     ready: bool = False
+    report: bytes = b""
     connections: dict[int, tuple[_Count, str]] = field(default_factory=dict)  # number: counted as, address
 
 
@@ -141,6 +142,9 @@ class Supervisor:
         What the children have to finish in once `stop` was called.
     listening
         Called once, when every child is ready.
+    reported
+        Called with what each child said last (`Inbox.report`), nothing of one that is gone or has not said
+        anything yet, when that changes.
     """
 
     def __init__(
@@ -153,6 +157,7 @@ class Supervisor:
         limits: Limits,
         drain_seconds: float,
         listening: Callable[[], None] = lambda: None,
+        reported: Callable[[Sequence[bytes]], None] = lambda _: None,
     ) -> None:
         self._listeners = list(listeners)
         self._payload = start_payload(target, argument)
@@ -161,6 +166,8 @@ class Supervisor:
         self._limits = limits
         self._drain_seconds = drain_seconds
         self._listening = listening
+        self._reported = reported
+        self._slots = range(processes)
         self._selector = selectors.DefaultSelector()
         self._children: dict[int, _Child] = {}
         self._failures: Counter[int] = Counter()  # slot: early deaths in a row
@@ -361,12 +368,19 @@ class Supervisor:
                 if counted is not None:
                     count, address = counted
                     count.remove(address)
+            elif message.kind is Kind.REPORT:
+                child.report = message.payload
+                self._tell_reports()
             elif message.kind is Kind.READY:
                 child.ready = True
                 # Stopped while it was starting, it listens no more.
                 if not self._ever_ready and self._deadline is None and self._all_ready():
                     self._ever_ready = True
                     self._listening()
+
+    def _tell_reports(self) -> None:
+        found = (self._children.get(slot) for slot in self._slots)
+        self._reported([b"" if child is None else child.report for child in found])
 
     def _all_ready(self) -> bool:
         return not self._restarts and all(child.ready for child in self._children.values())
@@ -376,6 +390,7 @@ class Supervisor:
         self._selector.unregister(child.channel)
         child.channel.close()
         del self._children[child.slot]
+        self._tell_reports()
         try:
             code = child.process.wait(1.0)
         except subprocess.TimeoutExpired:

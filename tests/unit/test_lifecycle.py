@@ -1,10 +1,12 @@
 """The life of services: together, in order, and whatever one of them does."""
 
+import queue
 import time
 
 import pytest
 
-from pacs_core.lifecycle import WELL, Health, Service, Services
+from pacs_core import lifecycle
+from pacs_core.lifecycle import WELL, Health, Service, Services, Watch
 
 
 class Noted(Service):
@@ -65,3 +67,22 @@ def test_one_that_fails_to_end_does_not_keep_the_others_from_it(step: str) -> No
 def test_one_that_can_not_say_how_it_is_is_not_well() -> None:
     with Services([Noted("a", [], "health")]) as services:
         assert services.health() == {"a": Health(False, "ValueError: health")}
+
+
+def test_a_watch_tells_at_once_and_when_something_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Moody(Service):
+        name = "moody"
+        mood = WELL
+
+        def health(self) -> Health:
+            return self.mood
+
+    monkeypatch.setattr(lifecycle, "_WATCH_SECONDS", 0.01)
+    told: queue.Queue[dict[str, Health]] = queue.Queue()
+    moody = Moody()
+    with Services([moody]) as services, Services([Watch(services, told.put)]):
+        assert told.get(timeout=5) == {"moody": WELL}
+        for mood in (Health(False, "no room"), WELL):
+            moody.mood = mood
+            assert told.get(timeout=5) == {"moody": mood}
+    assert told.empty()
