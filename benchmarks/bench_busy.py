@@ -61,7 +61,7 @@ def main() -> None:
     root = Path(tempfile.mkdtemp(prefix="busy-"))
     try:
         with ExitStack() as stack:
-            print(f"{'query':<20}{'of':<24}{'idle p50/p99 ms':>18}{'busy p50/p99 ms':>18}{'ratio of p99':>14}")
+            print(f"{'query':<20}{'of':<24}{'idle p50, p99 ms':>18}{'busy p50, p99':>18}{'ratio of p99':>14}")
             for subject in subjects(given, root, stack):
                 measure(subject, given)
                 subject.client.close()

@@ -20,7 +20,7 @@ from pacs_core.archive import Archive, Held
 from pacs_core.archive.place import Place
 from pacs_core.client import Remote, Sent, Timeouts
 from pacs_core.client.forwarding import forward
-from pacs_core.config import Decision, Peer, PeerBook, Peers, Refusal, Right, Settings, TlsSettings
+from pacs_core.config import Decision, Peer, PeerBook, Peers, Refusal, Right, Settings
 from pacs_core.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_core.dimse.find import FindService
 from pacs_core.dimse.identifier import QueryRequest
@@ -31,12 +31,13 @@ from pacs_core.dimse.server import AssociationServer, Budget, Wire
 from pacs_core.dimse.service import DimseService
 from pacs_core.dimse.storage import Answer
 from pacs_core.dimse.store import StoreService, failure_of
-from pacs_core.errors import ArchiveError, ConfigError, IndexSharedError
+from pacs_core.errors import ArchiveError, IndexSharedError
 from pacs_core.lifecycle import Health, Service, Services, Watch
 from pacs_core.logs import configure, get_logger
 from pacs_core.pool.child import Connection, Inbox
 from pacs_core.pool.profile import Workload, profile
 from pacs_core.pool.supervisor import Limits, Supervisor, listen
+from pacs_core.secure import accepting, calling
 
 log = get_logger("server")
 
@@ -77,7 +78,7 @@ class Server:
             # What is wrong is said here, once, and not by each process.
             Archive.of(settings.archive).close()
             PeerBook(settings)
-            secure = tls_context(settings.tls) is not None
+            secure = accepting(settings.tls) is not None
             listeners = [] if settings.tls.only else listen(settings.server.host, settings.server.port)
             plain = len(listeners)
             if secure:
@@ -188,7 +189,7 @@ class Node(Service):
             "may_echo": lambda calling, called, address: may(calling, called, address, Right.ECHO),
         }
         entity = application_entity(settings, self.services)
-        context = tls_context(settings.tls)
+        context = accepting(settings.tls)
         self._servers = {
             secure: _Handed(
                 entity,
@@ -279,7 +280,9 @@ class Destinations:
             return None
         wire = self._settings.wire
         timeouts = Timeouts(acse=wire.artim_timeout, dimse=wire.dimse_timeout, write=wire.network_timeout)
-        remote = Remote(peer.host, peer.port, peer.aet.strip(), self._settings.server.aet, timeouts=timeouts)
+        tls = calling(self._settings.tls) if peer.tls else None
+        called = peer.aet.strip()
+        remote = Remote(peer.host, peer.port, called, self._settings.server.aet, tls, timeouts=timeouts)
         associations = peer.associations or self._settings.retrieve.move_associations
 
         def send(
@@ -348,32 +351,3 @@ def application_entity(settings: Settings, services: Iterable[DimseService]) -> 
             roles = {"scu_role": True, "scp_role": True} if both else {}
             entity.add_supported_context(UID(sop_class), list(syntaxes), **roles)
     return entity
-
-
-def tls_context(settings: TlsSettings) -> ssl.SSLContext | None:
-    """The server's side of TLS 1.2 or later, None without a certificate.
-
-    Raises
-    ------
-    ConfigError
-        A file can't be read or is not what it should be.
-    """
-    if not settings.certificate:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    named = ("tls.certificate", settings.certificate)
-
-    def pass_phrase() -> str:
-        # Without this OpenSSL asks on the terminal, which a service does not have.
-        raise ConfigError(f"tls.key: {settings.key} is encrypted; a key without a pass phrase is needed")
-
-    try:
-        context.load_cert_chain(settings.certificate, settings.key, pass_phrase)
-        if settings.client != "none":
-            named = ("tls.ca", settings.ca)
-            context.load_verify_locations(settings.ca)
-            context.verify_mode = ssl.CERT_REQUIRED if settings.client == "required" else ssl.CERT_OPTIONAL
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigError(f"{named[0]}: {named[1]} can't be used: {exc}") from exc
-    return context

@@ -18,6 +18,7 @@ MAY_USE: dict[str, set[str]] = {
     "config": {"errors"},
     "logs": {"errors", "config"},
     "lifecycle": {"errors", "config", "logs"},
+    "secure": {"errors", "config"},
     "_ext": {"errors"},
     "dicom": {*GROUND, "_ext"},
     "index": {*GROUND, "dicom", "_ext"},
@@ -28,8 +29,8 @@ MAY_USE: dict[str, set[str]] = {
     "archive": {*GROUND, "dicom", "index", "store", "pixels", "pool", "workflow"},
     "dimse": {*GROUND, "dicom", "archive", "workflow", "_ext"},
     "client": {*GROUND, "dicom", "archive", "workflow", "_ext"},
-    "server": {*GROUND, "dicom", "archive", "workflow", "pool", "dimse", "client"},
-    "cli": {*GROUND, "dicom", "archive", "workflow", "pool", "dimse", "client", "server"},
+    "server": {*GROUND, "dicom", "archive", "workflow", "pool", "dimse", "client", "secure"},
+    "cli": {*GROUND, "dicom", "archive", "workflow", "pool", "dimse", "client", "server", "secure"},
     "__main__": {"cli"},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from pacs_core.cli.calling import Tls, client_for, tls_options
 from pacs_core.cli.options import Invocation, common
 from pacs_core.config import Peer, PeerFile, Right
 from pacs_core.errors import ConfigError, NotFoundError, PacsError
+from pacs_core.secure import calling
 
 
 @click.group
@@ -39,6 +41,7 @@ def command() -> None:
     type=click.IntRange(0, 64),
     help="Associations at a time for a C-MOVE to it; 0, the default: retrieve.move_associations.",
 )
+@click.option("--tls/--no-tls", default=None, help="Whether we call it with TLS, as the settings of tls say.")
 @common()
 def add(
     call: Invocation,
@@ -48,6 +51,7 @@ def add(
     may: str | None,
     addresses: tuple[str, ...],
     associations: int | None,
+    tls: bool | None,
 ) -> None:
     """Add a peer, or change one in what is given.
 
@@ -66,6 +70,8 @@ def add(
             raise ConfigError(f"--may: no service {', '.join(sorted(unknown))}; there are {', '.join(Right)}")
     if associations is not None:
         changes["associations"] = associations
+    if tls is not None:
+        changes["tls"] = tls
     if addresses:
         changes["from"] = list(addresses)
     peer = PeerFile(call.archive).add(aet, **changes)
@@ -112,7 +118,10 @@ def test(call: Invocation, aets: tuple[str, ...], tls: Tls) -> int:
         try:
             if not peer.host:
                 raise NotFoundError("it has no host: it calls us, we can't call it")
-            milliseconds = round(client_for(call, peer.host, peer.port, peer.aet, tls).echo() * 1e3, 3)
+            client = client_for(call, peer.host, peer.port, peer.aet, tls)
+            if peer.tls and client.remote.tls is None:
+                client.remote = replace(client.remote, tls=calling(call.settings.tls))
+            milliseconds = round(client.echo() * 1e3, 3)
         except ConfigError:
             raise
         except PacsError as exc:
@@ -129,7 +138,7 @@ def _known(call: Invocation) -> dict[str, Peer]:
 
 
 def _line(peer: Peer) -> str:
-    where = f"{peer.host}:{peer.port}" if peer.host else "-"
+    where = f"{peer.host}:{peer.port}{' TLS' if peer.tls else ''}" if peer.host else "-"
     may = "all" if set(peer.may) == set(Right) else ",".join(peer.may)
     at_once = f"  associations {peer.associations}" if peer.associations else ""
     return (

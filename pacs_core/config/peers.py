@@ -41,6 +41,9 @@ class Peer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: Annotated[str, Meta(description="Where it listens; empty: it only calls us")] = ""
     port: Annotated[int, Meta(ge=1, le=65535, description="Where it listens")] = 11112
     may: Annotated[tuple[Right, ...], Meta(description="What it may ask us for")] = tuple(Right)
+    tls: Annotated[
+        bool, Meta(description="We call it with TLS: our certificate and whom we trust are those of tls")
+    ] = False
     associations: Annotated[
         int,
         Meta(
