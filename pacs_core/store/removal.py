@@ -17,8 +17,8 @@ from pacs_core.errors import PacsError
 from pacs_core.store.base import Locator, Tombstone
 from pacs_core.store.journal import Journal
 from pacs_core.store.reading import Reader, container_path, read_frame
-from pacs_core.store.segments import DEAD, HEAD_SIZE, Tally, scan, segment_path, segment_sequences
-from pacs_core.store.syscalls import Syscalls, step
+from pacs_core.store.segments import DEAD, HEAD_SIZE, Frame, Tally, scan, segment_path, segment_sequences
+from pacs_core.store.syscalls import Syscalls, step, write_all
 from pacs_core.store.writer import REGISTER, is_alive, locked, writer_folder, writer_numbers
 
 _HOLD = "hold.lock"
@@ -85,7 +85,7 @@ def _erase(
 
 
 def _kill_frames(syscalls: Syscalls, path: str, locators: list[Locator], freed: list[Locator]) -> None:
-    """Mark frames as removed, then give their whole pages back; the headers stay, to step over."""
+    """Mark frames as removed, then let their content be zeros; the headers stay, to step over."""
     fd = syscalls.open_write(path)
     try:
         dead, holes = Tally.read(fd)
@@ -96,23 +96,23 @@ def _kill_frames(syscalls: Syscalls, path: str, locators: list[Locator], freed: 
             syscalls.pwrite(fd, DEAD, frame.offset)
             freed.append(locator)
             dead += frame.size
-            holes += _punch(syscalls, fd, *frame.hole())
+            holes += _clear(syscalls, fd, frame)
         Tally(dead, holes).write(syscalls, fd)
     finally:
         syscalls.close(fd)
 
 
-def _punch(syscalls: Syscalls, fd: int, offset: int, length: int) -> int:
-    """Give pages back; how many bytes, 0 where the file system can't."""
-    if not length:
-        return 0
+def _clear(syscalls: Syscalls, fd: int, frame: Frame) -> int:
+    """Leave nothing to be read of a frame; how many bytes the disk has back."""
+    offset, length = frame.content
     try:
         syscalls.punch_hole(fd, offset, length)
     except OSError as exc:
         if exc.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
             raise
+        write_all(syscalls, fd, [bytes(length)], offset)
         return 0
-    return length
+    return frame.pages
 
 
 def sweep(

@@ -124,11 +124,17 @@ class Frame(NamedTuple):
     def locator(self) -> Locator:
         return Locator.in_segment(self.writer, self.sequence, self.offset + HEADER_SIZE, self.part10_length)
 
-    def hole(self) -> tuple[int, int]:
-        """Offset and length of the whole pages behind the header; the length may be 0."""
-        start = -(-(self.offset + HEADER_SIZE) // _PAGE) * _PAGE
-        end = (self.offset + self.size) // _PAGE * _PAGE
-        return start, max(0, end - start)
+    @property
+    def content(self) -> tuple[int, int]:
+        """Offset and length of all behind the header."""
+        return self.offset + HEADER_SIZE, self.size - HEADER_SIZE
+
+    @property
+    def pages(self) -> int:
+        """Bytes of the whole pages in the content: what the disk can have back."""
+        start, length = self.content
+        first = -(-start // _PAGE) * _PAGE
+        return max(0, (start + length) // _PAGE * _PAGE - first)
 
 
 class Tally(NamedTuple):

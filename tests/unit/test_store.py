@@ -318,6 +318,22 @@ class TestRemoval:
         store.remove(locators[5:6])
         assert not segment.exists()
 
+    @pytest.mark.parametrize("punches", [True, False], ids=["punched", "written over"])
+    def test_nothing_of_what_was_removed_can_be_read_from_the_disk(self, tmp_path, punches):
+        class Unable(Syscalls):
+            def punch_hole(self, *_):
+                raise OSError(errno.EOPNOTSUPP, "no holes here")
+
+        with Store.open(tmp_path, syscalls=None if punches else Unable()) as store:
+            secret, other = b"Doe^Jane" * 200, b"Roe^John" * 200
+            batch = [store.stage(META, text, text[:8], 1) for text in (secret, other)]
+            (gone, stays) = store.publish(batch).outcomes
+            store.remove([gone])
+            on_disk = b"".join(path.read_bytes() for path in (tmp_path / "objects").rglob("*.seg"))
+            assert b"Doe" not in on_disk
+            assert on_disk.count(b"Roe^John") == 201
+            assert [kept.locator for kept in store.walk(check=True)] == [stays]
+
     def test_dead_bytes_are_those_that_could_not_be_given_back(self, tmp_path):
         with Store.open(tmp_path) as store:
             tiny, large, _ = publish(store, data(2000), data(60_000), data(10))
