@@ -69,11 +69,11 @@ def verify(
 ) -> Verified:
     """Check an archive, also while it is served. `progress` is told how many more instances were checked."""
     done = Verified()
-    places: list[bytes] = []
+    places = bytearray()
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
         instances = archive.instances()
         while batch := list(islice(instances, BATCH)):
-            places += (located.locator[:16] for located in batch)
+            places += b"".join(located.locator[:16] for located in batch)
             outcomes = pool.map(lambda located: _check(archive.objects, located), batch)
             for located, outcome in zip(batch, outcomes, strict=True):
                 done.instances += 1
@@ -127,9 +127,11 @@ def _mend_record(archive: Archive, located: Located, finding: Finding) -> Findin
     return Finding(finding.fault, uid, f"{finding.detail}; its record was removed", mended=True)
 
 
-def _sorted(places: list[bytes]) -> NDArray[np.void]:
+def _sorted(places: bytearray) -> NDArray[np.void]:
     """Places (container and offset, 16 bytes each) in an order that can be searched."""
-    return np.sort(np.frombuffer(b"".join(places), dtype="V16")) if places else np.empty(0, dtype="V16")
+    found = np.frombuffer(places, dtype="V16")
+    found.sort()
+    return found
 
 
 def _orphans(archive: Archive, places: NDArray[np.void], mend: bool) -> Iterator[Finding]:
