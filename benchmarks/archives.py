@@ -126,7 +126,7 @@ def archives(destination: int, associations: int = 1) -> list[Peer]:
         replace(known["Orthanc"], start=_orthanc(destination)),
     ]
     if importlib.util.find_spec("sqlalchemy") is None:
-        missing = "pynetdicom's qrscp needs SQLAlchemy (pip install sqlalchemy)"
+        missing = "pynetdicom's qrscp needs SQLAlchemy (pip install -e '.[bench]')"
     else:
         missing = None
     return [*found, replace(known["pynetdicom"], name="qrscp", start=_qrscp(destination), missing=missing)]

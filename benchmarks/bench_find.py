@@ -2,7 +2,7 @@
 
     python benchmarks/bench_find.py [--studies 20000] [--peers pacs_core,Orthanc] [--rounds 5]
 
-Receivers are loaded with the same generated studies (`studies.py`), dcmqrscp with as many as it can have, and
+Receivers are loaded with the same generated studies (`studies.py`), dcmqrscp and qrscp with fewer, and
 asked in turns. Ours is given the index only, or `--archive`, one that ``studies.py`` made before; `--large`
 is another such archive, asked in the same turns. The client is bytes and a count of statuses; what it can
 take itself, from a process that only sends what ours answered, is measured and told.
@@ -33,8 +33,8 @@ from pacs_core._ext.pdu import fragment
 from pacs_core.dicom.dictionary import tag_of, vr_of
 
 STUDY_ROOT = "1.2.840.10008.5.1.4.1.2.2.1"
-OF_DCMQRSCP = 495
-"""Its limit is 500."""
+AT_MOST = {"dcmqrscp": 495, "qrscp": 2000}
+"""Studies that a peer is given: dcmqrscp's limit is 500, qrscp takes 30 a second."""
 
 _RETURNED = (
     *("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID"),
@@ -193,7 +193,7 @@ def subjects(given: argparse.Namespace, root: Path, stack: ExitStack) -> Iterato
         if peer.missing:
             print(f"{peer.name}: {peer.missing}")
             continue
-        count = OF_DCMQRSCP if peer.name == "dcmqrscp" else given.studies
+        count = min(given.studies, AT_MOST.get(peer.name, given.studies))
         folder = root / peer.name
         folder.mkdir()
         if peer.name == "pacs_core":

@@ -267,7 +267,7 @@ def _orthanc_version() -> str:
 def query_peers() -> list[Peer]:
     """Those that answer queries, ours first."""
     by_name = {peer.name: peer for peer in peers()}
-    missing = "SQLAlchemy is not installed (pip install sqlalchemy)"
+    missing = "SQLAlchemy is not installed (pip install -e '.[bench]')"
     present = importlib.util.find_spec("sqlalchemy") is not None
     version = f"qrscp of pynetdicom {importlib.metadata.version('pynetdicom')}"
     application = Peer("qrscp", qrscp, version, None if present else missing)
