@@ -28,6 +28,8 @@ cdef struct Work:
     Node* last[3]
     uint64_t counters[3]   # next id, bytes, commits
     bint changed
+    bint stale             # the codes are no longer those of the layout: nothing was done
+    Text codes
     Fields fields
 
 

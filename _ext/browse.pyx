@@ -383,7 +383,7 @@ cdef int describe(Schema schema, int level, Node* node, dict into) except -1:
         into[SERIES_INSTANCE_UID] = string(node.uid)
         into[SERIES_INSTANCES] = str(node.instances)
     for slot in range(schema.layout.slots[level]):
-        if node.values[slot].text.size:
+        if node.values[slot].text.size and not schema.layout.pending[level][slot]:
             into[schema.layout.tag_of[level][slot]] = string(node.values[slot].text)
     return 0
 
@@ -391,12 +391,14 @@ cdef int describe(Schema schema, int level, Node* node, dict into) except -1:
 cdef int describe_instance(Schema schema, Instance* instance, dict into) except -1:
     cdef Instance rest = instance[0]
     cdef uint8_t code
+    cdef int level, slot
     cdef Text text
     into[SOP_INSTANCE_UID] = string(instance.uid)
     into[TRANSFER_SYNTAX_UID] = string(instance.syntax)
     while next_attribute(&rest, &code, &text):
-        if schema.layout.slot_of[code] >= 0:
-            into[schema.layout.tag_of[schema.layout.level_of[code]][schema.layout.slot_of[code]]] = string(text)
+        level, slot = schema.layout.level_of[code], schema.layout.slot_of[code]
+        if slot >= 0 and not schema.layout.pending[level][slot]:
+            into[schema.layout.tag_of[level][slot]] = string(text)
     return 0
 
 

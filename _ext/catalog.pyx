@@ -6,7 +6,7 @@ back `settle`. The native functions give 0 or an LMDB or errno code.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from pacs_core._ext.arena cimport Arena, release, take
 from pacs_core._ext.batch cimport (
@@ -16,7 +16,7 @@ from pacs_core._ext.batch cimport (
 from pacs_core._ext.keys cimport UID_INSTANCE, UID_NAMELESS, UID_SERIES, UID_STUDY, Text, same_text
 from pacs_core._ext.kv cimport (
     MDB_CORRUPTED, MDB_KEYEXIST, MDB_NOTFOUND, MDB_PANIC, MDB_SUCCESS, Environment, MDB_val, begin_write,
-    end_write, fail, mdb_get, mdb_put, view,
+    end_write, fail, mdb_get, mdb_put, number, view,
 )
 from pacs_core._ext.rows cimport (
     IMAGE, PATIENT, SERIES, STUDY, Claim, Fields, Instance, Layout, Node, Schema, encode_instance,
@@ -316,8 +316,37 @@ cdef int insert(Work* work, Item* item, bint replace) noexcept nogil:
     return code if code else put_uid(work, UID_INSTANCE, fields.sop_uid, 0, id)
 
 
+cdef int fill_in(Work* work, uint64_t id, Instance* row) noexcept nogil:
+    """Give the record of an instance what its fields say of the attributes that are pending."""
+    cdef const Layout* layout = work.layout
+    cdef Fields* fields = &work.fields
+    cdef Instance rest = row[0]
+    cdef MDB_val key = number(&id), value
+    cdef uint8_t attribute
+    cdef Text text
+    cdef int slot, code
+    for slot in range(layout.slots[IMAGE]):
+        if not layout.pending[IMAGE][slot]:
+            fields.values[IMAGE][slot].size = 0
+    while next_attribute(&rest, &attribute, &text):
+        slot = layout.slot_of[attribute]
+        if slot >= 0 and layout.level_of[attribute] == IMAGE and not layout.pending[IMAGE][slot]:
+            fields.values[IMAGE][slot] = text
+    encode_instance(layout, &work.pen, row, fields)
+    code = mdb_get(work.txn, work.tables[TABLE_ROWS + IMAGE], &key, &value)
+    if code or work.pen.failed:
+        return code if code else no_memory()
+    if value.mv_size == work.pen.size and memcmp(value.mv_data, work.pen.data, work.pen.size) == 0:
+        return 0
+    work.changed = True
+    return put_row(work, IMAGE, id)
+
+
 cdef int inherit(Work* work, Item* item) noexcept nogil:
-    """Let an instance that is held take part in the merging again; one that is not held is passed over."""
+    """Let an instance that is held take part in the merging again, and tell what is pending of its own.
+
+    One that is not held, or no longer the one received then, is passed over.
+    """
     cdef Fields* fields = &work.fields
     cdef Node* series = NULL
     cdef Node* study = NULL
@@ -331,6 +360,8 @@ cdef int inherit(Work* work, Item* item) noexcept nogil:
         return 0
     if code == 0:
         code = read_instance(work, id, &row)
+    if code == 0 and row.stamp != item.row.stamp:
+        return 0
     if code == 0:
         code = family(work, &row, &series, &study)
     if code:
@@ -344,7 +375,7 @@ cdef int inherit(Work* work, Item* item) noexcept nogil:
         study.dirty = work.changed = True
     if take_in(work.layout, PATIENT, claim.values, fields, row.stamp):
         study.dirty = work.changed = True
-    return 0
+    return fill_in(work, id, &row)
 
 
 cdef int put_mark(Work* work, uint64_t* mark) noexcept nogil:
@@ -372,6 +403,15 @@ cdef int apply(Work* work, Item* removals, Py_ssize_t removal_count, Item* entri
     if code:
         return code
     memcpy(work.counters, value.mv_data, 24)
+    if work.codes.size:
+        key = view(<const char*>b"codes", 5)
+        code = mdb_get(work.txn, work.tables[TABLE_META], &key, &value)
+        if code:
+            return MDB_CORRUPTED if code == MDB_NOTFOUND else code
+        if value.mv_size != work.codes.size or memcmp(value.mv_data, work.codes.data, work.codes.size) != 0:
+            work.stale = True
+            return NOTHING
+        key = view(<const char*>b"counters", 8)
     if all_new:
         for i in range(entry_count):
             code = already_held(work, &entries[i], &id, &old)
@@ -461,7 +501,8 @@ def apply_batch(
     Entries and heirs have `fields`, `locator` (24 bytes), `stamp`, `checksum`, `transfer_syntax_uid` and
     `source_ae`. `mark` is (writer, file, segment, offset). The commit lock `lock_fd` is held around the
     transaction (-1: the caller holds it). With `all_new` nothing is done if an entry's UID is held: see its outcome. Gives, for each removal and then each entry, (outcome, previous
-    locator or None, conflicts).
+    locator or None, conflicts). None if attributes were added to the index since `schema` was read: nothing is
+    done then.
     """
     cdef list todo = list(entries), gone = [uid.encode() for uid in removals], again = list(heirs)
     cdef Py_ssize_t entry_count = len(todo), removal_count = len(gone), heir_count = len(again), i
@@ -490,6 +531,7 @@ def apply_batch(
             marked = marks
         work.tables = env.tables
         work.layout = &schema.layout
+        work.codes = text_of(schema.codes, kept)
         env.enter_write()
         with nogil:
             code = begin_write(env.env, lock_fd, &work.txn)
@@ -504,6 +546,8 @@ def apply_batch(
         env.leave()
         if code != MDB_SUCCESS:
             fail(code, f"commit to index {env.path}")
+        if work.stale:
+            return None
         return [
             (
                 items[i].outcome,

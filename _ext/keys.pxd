@@ -25,6 +25,7 @@ cdef enum KeyKind:
     KEY_TEXT = 1   # as it is, each value of a multi-valued attribute
     KEY_NAME = 2   # PN: each component group, case-folded, components trimmed, trailing ^ dropped
     KEY_DATE = 3   # DA: also the old form yyyy.mm.dd
+    KEY_SPARSE = 16  # with one of these: an empty value has no key
 
 
 cdef enum UidKind:

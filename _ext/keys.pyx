@@ -11,6 +11,7 @@ from pacs_core.errors import OutOfResourcesError
 TEXT = KEY_TEXT
 NAME = KEY_NAME
 DATE = KEY_DATE
+SPARSE = KEY_SPARSE
 CUT = KEY_CUT
 PATIENT_ID = CODE_PATIENT_ID
 MODALITY_DATE = CODE_MODALITY_DATE
@@ -236,11 +237,13 @@ cdef int add_keys(Arena* arena, uint8_t code, int kind, Text value, Key** keys) 
 
     Every value of a multi-valued attribute and every component group of a name has a key of its own.
     """
+    cdef bint sparse = kind & KEY_SPARSE
     cdef size_t start = 0, i
     cdef bint any_key = False
     cdef Key key
     cdef Out out
     cdef Text part
+    kind &= ~KEY_SPARSE
     key.data[0] = code
     key.data[1] = 1
     for i in range(value.size + 1):
@@ -258,7 +261,7 @@ cdef int add_keys(Arena* arena, uint8_t code, int kind, Text value, Key** keys) 
             any_key = True
             if link_key(arena, &key, keys) < 0:
                 return -1
-    if not any_key:
+    if not any_key and not sparse:
         key.data[1] = 0
         key.size = 2
         return link_key(arena, &key, keys)

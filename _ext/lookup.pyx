@@ -120,22 +120,24 @@ cdef bint find_column(const Layout* layout, uint32_t tag, Column* column):
         if layout.by_tag[i].tag == tag:
             column.level = layout.by_tag[i].level
             column.what = layout.by_tag[i].slot
-            return True
+            return not layout.pending[column.level][column.what]
     return False
 
 
 def level_of(Schema schema not None, uint32_t tag):
-    """The level at which the index has an attribute, None if it does not."""
+    """The level at which the index has an attribute, None if it does not, or not of all instances yet."""
     cdef Column column
     return column.level if find_column(&schema.layout, tag, &column) else None
 
 
-def code_of(Schema schema not None, uint32_t tag):
-    """The code of an attribute in the keys of the `key` table, None if the index does not have it."""
+def keys_of(Schema schema not None, uint32_t tag):
+    """(code, kind) of the ordered keys of an attribute in the `key` table, None if it has none."""
+    cdef const Layout* layout = &schema.layout
     cdef int i
-    for i in range(schema.layout.count):
-        if schema.layout.by_tag[i].tag == tag:
-            return schema.layout.by_tag[i].code
+    for i in range(layout.count):
+        if layout.by_tag[i].tag == tag:
+            kind = layout.key_of[layout.by_tag[i].level][layout.by_tag[i].slot]
+            return (layout.by_tag[i].code, kind) if kind else None
     return None
 
 

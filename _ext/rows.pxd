@@ -47,6 +47,7 @@ cdef struct Layout:
     uint8_t code_of[4][SLOTS]
     uint32_t tag_of[4][SLOTS]
     uint8_t key_of[4][SLOTS]       # KeyKind
+    bint pending[4][SLOTS]         # not recorded yet of all instances: no query is answered from it
     int16_t slot_of[256]           # by code, -1 if unknown
     uint8_t level_of[256]
     int modality                   # slots
@@ -141,6 +142,7 @@ cdef struct Pen:
 
 cdef class Schema:
     cdef Layout layout
+    cdef bytes codes
 
 
 cdef int parse_fields(const Layout* layout, const uint8_t* blob, size_t size, Fields* fields) noexcept nogil

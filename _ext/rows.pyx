@@ -30,9 +30,17 @@ cdef class Schema:
 
     Codes are 1 to 239 and mean the same for the life of an index. The unique keys (`UNIQUE`) are part of
     every record and have no code. `secret` is the index's own key for hashing overlong texts (16 bytes).
+
+    Parameters
+    ----------
+    codes : bytes
+        What the `meta` table says of the codes: nothing is written where it says something else by then.
+        Empty: that is not looked at.
+    pending : iterable of int
+        Tags of which not all instances were asked yet: they are kept up to date, and not told.
     """
 
-    def __cinit__(self, attributes, bytes secret not None):
+    def __cinit__(self, attributes, bytes secret not None, bytes codes=b"", pending=()):
         cdef Layout* layout = &self.layout
         cdef int level, slot, i
         memset(layout, 0, sizeof(Layout))
@@ -41,6 +49,8 @@ cdef class Schema:
         if len(secret) != 16:
             raise ValueError("the secret has 16 bytes")
         memcpy(layout.secret, <const char*>secret, 16)
+        self.codes = codes
+        untold = frozenset(pending)
         given = sorted((int(tag), int(code), int(lv), int(kind)) for code, tag, lv, kind in attributes)
         if len(given) > 239 or len({row[0] for row in given}) + len({row[1] for row in given}) != 2 * len(given):
             raise ValueError("at most 239 attributes, each with a tag and a code of its own")
@@ -59,6 +69,7 @@ cdef class Schema:
             layout.code_of[level][slot] = code
             layout.tag_of[level][slot] = tag
             layout.key_of[level][slot] = kind
+            layout.pending[level][slot] = tag in untold
             layout.slot_of[code] = slot
             layout.level_of[code] = level
             if tag == MODALITY and level == SERIES:

@@ -1,5 +1,6 @@
 TEXT: int
 NAME: int
+SPARSE: int
 DATE: int
 CUT: int
 PATIENT_ID: int

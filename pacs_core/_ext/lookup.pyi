@@ -11,10 +11,10 @@ from pacs_core._ext.match import Matcher
 from pacs_core._ext.rows import Schema
 
 def level_of(schema: Schema, tag: int) -> int | None:
-    """The level at which the index has an attribute, None if it does not."""
+    """The level at which the index has an attribute, None if it does not, or not of all instances yet."""
 
-def code_of(schema: Schema, tag: int) -> int | None:
-    """The code of an attribute in the keys of the `key` table, None if the index does not have it."""
+def keys_of(schema: Schema, tag: int) -> tuple[int, int] | None:
+    """(code, kind) of the ordered keys of an attribute in the `key` table, None if it has none."""
 
 @final
 class Sieve:

@@ -5,4 +5,10 @@ UNIQUE: frozenset[int]
 
 @final
 class Schema:
-    def __new__(cls, attributes: Iterable[tuple[int, int, int, int]], secret: bytes) -> Self: ...
+    def __new__(
+        cls,
+        attributes: Iterable[tuple[int, int, int, int]],
+        secret: bytes,
+        codes: bytes = b"",
+        pending: Iterable[int] = (),
+    ) -> Self: ...

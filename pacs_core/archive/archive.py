@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterator, Mapping, Set
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from types import TracebackType
 
 from pacs_core.archive.answer import Answer
 from pacs_core.archive.delete import Deleted, delete
+from pacs_core.archive.fill import Filled, asked_for, fill, reread
 from pacs_core.archive.find import find
 from pacs_core.archive.ingest import Arriving, Duplicates, Ingest, Stored
 from pacs_core.archive.place import Place
@@ -23,7 +24,7 @@ from pacs_core.dicom.header import scan
 from pacs_core.dicom.part10 import split
 from pacs_core.dicom.query import Query
 from pacs_core.errors import NotFoundError, OutOfResourcesError, from_os_error
-from pacs_core.index import Index, Located, Stats
+from pacs_core.index import Addition, Index, Located, Stats
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Opened, Store, Syscalls
 from pacs_core.workflow import State
@@ -59,6 +60,7 @@ class Archive:
         small: int = 1 << 20,
         map_size: int = 1 << 40,
         batch: int = 256,
+        attributes: Sequence[str] = (),
         syscalls: Syscalls | None = None,
     ) -> Archive:
         """Open the archive at `path`; what a process that died has left there is settled first.
@@ -71,6 +73,10 @@ class Archive:
             Bytes of address space for the index; the same for every opener.
         batch : int
             Most instances in one group commit.
+        attributes : sequence of str
+            What the index is to hold besides its own: `PatientAge`, `0018,1030`, `STUDY:AdmissionID`. Every
+            process records them from now on, and they stay until a `reindex`. Of instances held already they
+            are told once `fill` (or a server) has read those.
         syscalls : Syscalls
             What the write path calls the operating system by; tests give one that fails.
 
@@ -78,8 +84,11 @@ class Archive:
         ------
         ArchiveError
             Not there, not an archive, being rebuilt, without its index, on a network file system, or of a
-            newer schema.
+            newer schema; an attribute is in the index at another level.
+        ConfigError
+            An entry of `attributes` is none that an index can hold.
         """
+        added = asked_for(attributes)
         place = Place.at(path, create=create)
         with ExitStack() as stack:
             stack.enter_context(place.in_use())
@@ -88,6 +97,8 @@ class Archive:
                 # Where something was kept once, an empty index would be a loss that nobody sees.
                 index = Index.open(place.index, map_size=map_size, create=not store.writers())
                 stack.callback(index.close)
+                index.reread = reread(store, index)
+                index.add(added)
                 # A reader that died would keep every page that it might have read from being used again.
                 index.reader_check()
                 settled = True
@@ -116,6 +127,7 @@ class Archive:
             accept_mismatch=settings.mismatch == "warn",
             small=settings.small,
             map_size=settings.map_size,
+            attributes=settings.attributes,
         )
 
     def close(self) -> None:
@@ -264,6 +276,14 @@ class Archive:
     def stats(self) -> Stats:
         """Counts and sizes, read from the index."""
         return self.index.stats()
+
+    def additions(self) -> list[Addition]:
+        """What the index holds beyond its own attributes, and what it does not hold yet of all instances."""
+        return self.index.additions()
+
+    def fill(self, *, progress: Callable[[int], None] = lambda _: None) -> Filled:
+        """Ask the instances held before for what the index does not hold of them yet; see `archive.fill`."""
+        return fill(self, progress=progress)
 
     def dead_bytes(self) -> int:
         """Bytes that deleted and replaced instances take up yet, in segments that they share with others."""

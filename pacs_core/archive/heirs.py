@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pacs_core.dicom.fields import values
-from pacs_core.dicom.header import scan
 from pacs_core.dicom.part10 import split
 from pacs_core.errors import CorruptError, NotFoundError, UnparsableError
-from pacs_core.index import Entry, Index
+from pacs_core.index import Entry, Index, Reading
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Store, crc32c
 
@@ -39,7 +38,7 @@ def heirs_of(index: Index, store: Store, uids: Sequence[str]) -> list[Entry]:
     succession = index.succession(uids)
     for located in succession.candidates():
         try:
-            heir = read_instance(store, Locator.unpack(located.locator)).entry
+            heir = read_instance(store, Locator.unpack(located.locator), index.reading).entry
         except (CorruptError, NotFoundError, UnparsableError) as exc:
             log.error("an instance can't pass its attributes on", why=str(exc))
             continue
@@ -48,7 +47,7 @@ def heirs_of(index: Index, store: Store, uids: Sequence[str]) -> list[Entry]:
     return heirs
 
 
-def read_instance(store: Store, locator: Locator, *, check: bool = False) -> KeptInstance:
+def read_instance(store: Store, locator: Locator, reading: Reading, *, check: bool = False) -> KeptInstance:
     """The index entry of an instance, from its bytes; with `check` they are read to the end.
 
     Raises
@@ -67,11 +66,12 @@ def read_instance(store: Store, locator: Locator, *, check: bool = False) -> Kep
     if reception.length != len(body) or (check and crc32c(body) != reception.checksum):
         raise CorruptError(f"{locator} is not what was received", uid=meta.sop_instance_uid)
     entry = Entry(
-        fields=scan(body, meta.transfer_syntax_uid).fields,
+        fields=reading.scanner.scan(body, meta.transfer_syntax_uid).fields,
         locator=locator.pack(),
         stamp=reception.stamp,
         checksum=reception.checksum,
         transfer_syntax_uid=meta.transfer_syntax_uid,
         source_ae=reception.source_ae,
+        known=reading.known,
     )
     return KeptInstance(meta.sop_instance_uid, entry)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pacs_core.archive.heirs import heirs_of
 from pacs_core.archive.recover import catch_up, finish_tombstones, stands
 from pacs_core.archive.settle import Recovered, now_us
-from pacs_core.dicom.header import Header, HeaderScan, scan
+from pacs_core.dicom.header import Header, HeaderScan
 from pacs_core.dicom.part10 import Reception, encode_meta
 from pacs_core.errors import (
     DuplicateError,
@@ -137,7 +137,8 @@ class Ingest:
         OutOfResourcesError, StorageError
             It could not be kept; nothing of it stays.
         """
-        header = scan(data, arriving.transfer_syntax_uid)
+        reading = self._index.reading
+        header = reading.scanner.scan(data, arriving.transfer_syntax_uid)
         mismatch = self._check(arriving, header)
         uid = header.sop_instance_uid
         with self._claims.claim(uid):
@@ -146,7 +147,7 @@ class Ingest:
             if header.stray:
                 data = _without(data, header.stray)
             reception = self._reception(arriving, crc32c(data), memoryview(data).nbytes)
-            entry = self._entry(arriving, header, reception)
+            entry = self._entry(arriving, header, reception, reading.known)
             staged = self._store.stage(_meta(arriving, reception), data, header.fields, reception.stamp)
             kept = self._settle(uid, entry, staged)
         return Stored(kept, uid, discarded=bool(header.stray), mismatch=mismatch)
@@ -286,7 +287,7 @@ class Ingest:
             stamp=self._store.next_stamp(), source_ae=arriving.source_ae, checksum=checksum, length=length
         )
 
-    def _entry(self, arriving: Arriving, header: Header, reception: Reception) -> Entry:
+    def _entry(self, arriving: Arriving, header: Header, reception: Reception, known: int) -> Entry:
         """What the index will hold; the locator is filled in once there is one."""
         entry = Entry(
             fields=header.fields,
@@ -295,6 +296,7 @@ class Ingest:
             checksum=reception.checksum,
             transfer_syntax_uid=arriving.transfer_syntax_uid,
             source_ae=reception.source_ae,
+            known=known,
         )
         self._index.check_entry(entry)
         return entry
@@ -412,7 +414,8 @@ class Arrival:
     def __init__(self, ingest: Ingest, arriving: Arriving) -> None:
         self._ingest = ingest
         self._arriving = arriving
-        self._scan = HeaderScan(arriving.transfer_syntax_uid)
+        self._reading = ingest._index.reading
+        self._scan = HeaderScan(arriving.transfer_syntax_uid, self._reading.scanner)
         # The length of the file meta depends on UIDs and AE title only, so its room can be left free.
         self._stream: Stream = ingest._store.stream(
             len(_meta(arriving, Reception(0, arriving.source_ae, 0, 0)))
@@ -437,7 +440,7 @@ class Arrival:
                 if header.stray:
                     self._stream.strip(header.stray)
                 reception = ingest._reception(arriving, self._stream.checksum, self._stream.length)
-                entry = ingest._entry(arriving, header, reception)
+                entry = ingest._entry(arriving, header, reception, self._reading.known)
                 staged = self._stream.finish(_meta(arriving, reception))
                 kept = ingest._settle(uid, entry, staged)
         except BaseException:

@@ -146,6 +146,18 @@ class Place:
             yield
 
     @contextmanager
+    def fill_lock(self, *, wait: bool) -> Iterator[None]:
+        """One process at a time asks instances for new attributes.
+
+        Raises
+        ------
+        ArchiveError
+            Another does, and not `wait`.
+        """
+        with self._locked("fill.lock", None if wait else "another process fills attributes in"):
+            yield
+
+    @contextmanager
     def _locked(self, name: str, busy: str | None, *, shared: bool = False) -> Iterator[None]:
         path = self.root / name
         try:

@@ -71,7 +71,7 @@ def finish_tombstones(store: Store, index: Index, done: Recovered) -> None:
                 continue
             if last.reason is Reason.DELETED or (last.successor is None and last is not tombstone):
                 index.remove([tombstone.uid], heirs=heirs_of(index, store, [tombstone.uid]))
-            elif last.successor is not None and (entry := _successor(store, last.successor)) is not None:
+            elif last.successor is not None and (entry := _successor(store, index, last.successor)):
                 heirs = heirs_of(index, store, [tombstone.uid])
                 index.commit([entry], replace=True, heirs=heirs)
             else:
@@ -81,10 +81,10 @@ def finish_tombstones(store: Store, index: Index, done: Recovered) -> None:
         done.finished += 1
 
 
-def _successor(store: Store, locator: Locator) -> Entry | None:
+def _successor(store: Store, index: Index, locator: Locator) -> Entry | None:
     """The entry of a replacement, if it can be read."""
     try:
-        return read_instance(store, locator, check=True).entry
+        return read_instance(store, locator, index.reading, check=True).entry
     except (CorruptError, NotFoundError, UnparsableError) as exc:
         log.error("a replacement can't be read: what it was to replace stays", why=str(exc))
         return None

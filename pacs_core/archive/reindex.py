@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import heapq
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from pacs_core.archive.fill import asked_for
 from pacs_core.archive.heirs import KeptInstance, read_instance
 from pacs_core.archive.place import Place, swap_in
 from pacs_core.archive.settle import all_of, now_us
 from pacs_core.errors import CorruptError, NotFoundError, UnparsableError, from_os_error
-from pacs_core.index import Index, Outcome
+from pacs_core.index import Index, Outcome, Reading
 from pacs_core.logs import get_logger
 from pacs_core.store import SEQUENCE_LIMIT, Kept, Locator, Mark, Reason, Store, Tombstone
 
@@ -39,28 +40,34 @@ def reindex(
     *,
     map_size: int = 1 << 40,
     small: int = 1 << 20,
+    attributes: Sequence[str] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Reindexed:
     """Replace the index by one rebuilt from `objects` and `journal`; nobody may have the archive open.
 
     `progress` is told, batch by batch, how many more instances were looked at. Until the last step the old
-    index, and whatever it names, stays as it was.
+    index, and whatever it names, stays as it was. The new index has its own attributes and `attributes` (see
+    `Archive.open`); what the old one had besides is forgotten.
 
     Raises
     ------
+    ConfigError
+        An entry of `attributes` is none that an index can hold.
     ArchiveError
         The archive is in use.
     """
     fresh = place.root / "index.new"
     done = Reindexed()
+    added = asked_for(attributes)
     with place.server_lock(), place.alone(), place.recovery_lock():
         shutil.rmtree(fresh, ignore_errors=True)
         store = Store.open(place.root, small=small)
         index = Index.open(fresh, map_size=map_size)
         losers: list[Tombstone] = []
         try:
-            _take_back(store)
-            instances = _instances(store, done)
+            index.add(added)
+            _take_back(store, index.reading)
+            instances = _instances(store, index.reading, done)
             while batch := list(islice(instances, BATCH)):
                 for (uid, entry), result in zip(
                     batch, index.commit([one.entry for one in batch]), strict=True
@@ -93,13 +100,13 @@ def reindex(
     return done
 
 
-def _take_back(store: Store) -> None:
+def _take_back(store: Store, reading: Reading) -> None:
     """Undo replacements whose bytes are nowhere, as recovery would: what they were to replace counts."""
     told = {tombstone.locator: tombstone for tombstone in store.tombstones()}
 
     def is_readable(locator: Locator) -> bool:
         try:
-            read_instance(store, locator, check=True)
+            read_instance(store, locator, reading, check=True)
         except (CorruptError, NotFoundError, UnparsableError):
             return False
         return True
@@ -126,19 +133,21 @@ def _take_back(store: Store) -> None:
         del told[tombstone.locator]
 
 
-def _instances(store: Store, done: Reindexed) -> Iterator[KeptInstance]:
+def _instances(store: Store, reading: Reading, done: Reindexed) -> Iterator[KeptInstance]:
     # Each writer's files, and its frames, come in its own order of reception; merged, in the archive's.
     runs = []
     for writer in store.writers():
         runs.append(store.walk({writer: Mark(writer, 0, SEQUENCE_LIMIT, 0)}, writers=[writer]))
         runs.append(store.walk({writer: Mark(writer, SEQUENCE_LIMIT, 0, 0)}, writers=[writer], check=True))
-    yield from heapq.merge(*(_read(store, run, done) for run in runs), key=lambda found: found.entry.stamp)
+    yield from heapq.merge(
+        *(_read(store, reading, run, done) for run in runs), key=lambda found: found.entry.stamp
+    )
 
 
-def _read(store: Store, run: Iterator[Kept], done: Reindexed) -> Iterator[KeptInstance]:
+def _read(store: Store, reading: Reading, run: Iterator[Kept], done: Reindexed) -> Iterator[KeptInstance]:
     for kept in run:
         try:
-            yield read_instance(store, kept.locator)
+            yield read_instance(store, kept.locator, reading)
         except (CorruptError, NotFoundError, UnparsableError) as exc:
             log.error("left out", where=str(kept.locator), why=str(exc))
             done.unreadable += 1

@@ -45,7 +45,7 @@ def settle_all(store: Store, index: Index, writer: int, done: Recovered) -> None
 def settle(store: Store, index: Index, kept: Kept, done: Recovered) -> None:
     """Give one instance found in the store its place: its record, adoption, or removal."""
     try:
-        uid, entry = read_instance(store, kept.locator, check=True)
+        uid, entry = read_instance(store, kept.locator, index.reading, check=True)
     except (CorruptError, NotFoundError, UnparsableError) as exc:
         # Never acknowledged, or a loss that `verify` reports by its record; there may be something to save.
         log.error("bytes that do not check stay where they are", where=str(kept.locator), why=str(exc))

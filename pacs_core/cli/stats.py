@@ -13,12 +13,23 @@ from pacs_core.cli.options import Invocation, common
 def command(call: Invocation) -> None:
     """Show how many patients, studies, series and instances are held, and how large they are.
 
-    Dead: what deleted instances take up yet, beside others in the same file.
+    Dead: what deleted instances take up yet, beside others in the same file. Attributes that the index holds
+    beyond its own are named; of one that came when instances were held already, those have yet to be asked.
     """
+    from pacs_core.archive.fill import remaining
+
     with open_archive(call, create=False) as archive:
-        held, dead = archive.stats(), archive.dead_bytes()
+        held, dead, additions = archive.stats(), archive.dead_bytes(), archive.additions()
+        left = remaining(archive.index)
     call.show(
-        {**held._asdict(), "dead_bytes": dead},
+        {
+            **held._asdict(),
+            "dead_bytes": dead,
+            "attributes": [
+                {"keyword": a.keyword, "level": a.level.name, "pending": pending} for a, pending in additions
+            ],
+            "to_ask": left,
+        },
         "\n".join(
             (
                 f"patients   {held.patients:>12,}",
@@ -28,9 +39,17 @@ def command(call: Invocation) -> None:
                 f"size       {size(held.bytes):>12}",
                 f"dead       {size(dead):>12}",
                 f"index      {size(held.index_bytes):>12}",
+                *(
+                    f"attribute  {a.keyword} ({a.level.name}){_yet(left, pending)}"
+                    for a, pending in additions
+                ),
             )
         ),
     )
+
+
+def _yet(left: int, pending: bool) -> str:
+    return f": {left:,} instances to be asked yet" if pending else ""
 
 
 def size(count: int) -> str:

@@ -136,6 +136,13 @@ class ArchiveSettings(Struct, frozen=True, kw_only=True):
         Literal["keep", "replace", "reject"],
         _about("An instance that is held already: keep the first, replace it, or reject the new one"),
     ] = "keep"
+    attributes: Annotated[
+        tuple[str, ...],
+        _about(
+            "Attributes that the index holds beyond its own, as PatientBirthName, 00180087 or "
+            "STUDY:AdmissionID; `pacs-core reindex --attributes`"
+        ),
+    ] = ()
     mismatch: Annotated[
         Literal["reject", "warn"],
         _about("A data set that is not what its request says (PS3.4 B.2.3): reject (A900) or warn (B007)"),

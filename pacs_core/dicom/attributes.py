@@ -94,6 +94,38 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(0x0028_0100, "BitsAllocated", "US", Level.IMAGE),
 )
 
+VRS = frozenset(
+    [
+        "AE",
+        "AS",
+        "AT",
+        "CS",
+        "DA",
+        "DS",
+        "DT",
+        "FD",
+        "FL",
+        "IS",
+        "LO",
+        "LT",
+        "PN",
+        "SH",
+        "SL",
+        "SS",
+        "ST",
+        "SV",
+        "TM",
+        "UC",
+        "UI",
+        "UL",
+        "UR",
+        "US",
+        "UT",
+        "UV",
+    ]
+)
+"""VRs whose values the index holds, as text. Of the attributes here one is a sequence besides."""
+
 BY_TAG: dict[int, Attribute] = {attribute.tag: attribute for attribute in ATTRIBUTES}
 BY_KEYWORD: dict[str, Attribute] = {attribute.keyword: attribute for attribute in ATTRIBUTES}
 

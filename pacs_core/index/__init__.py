@@ -22,12 +22,14 @@ Counters, modalities, SOP classes and keys are right in the same transaction; pa
 """
 
 from pacs_core.index.base import (
+    Addition,
     Conflict,
     Entry,
     IndexBackend,
     Located,
     Mark,
     Outcome,
+    Reading,
     Result,
     Stats,
     Succession,
@@ -36,6 +38,7 @@ from pacs_core.index.search import Search
 from pacs_core.index.writer import Index
 
 __all__ = [
+    "Addition",
     "Conflict",
     "Entry",
     "Index",
@@ -43,6 +46,7 @@ __all__ = [
     "Located",
     "Mark",
     "Outcome",
+    "Reading",
     "Result",
     "Search",
     "Stats",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pacs_core._ext import browse, keys
-from pacs_core.dicom.attributes import ATTRIBUTES, Level
+from pacs_core.dicom.attributes import Level
 from pacs_core.index import schema
 from pacs_core.index.base import Located
 
@@ -83,13 +83,14 @@ def _below(index: Index, level: Level, parent: int) -> Iterator[tuple[int, brows
 def _instances(
     env: Any, layout: Any, index: Index, series_id: int, locators: bool
 ) -> Iterator[tuple[str, Dump]]:
+    above = _ABOVE | {a.tag for a in index._opened.state.attributes if a.level is not Level.IMAGE}
     for chunk in index._children(series_id):
         rows = browse.matches(env, layout, Level.IMAGE, chunk)
         for place, row in zip(browse.places(env, layout, chunk), rows, strict=True):
             if place is None or row is None:
                 continue
             found = Located._make(place)
-            own = {f"{tag:08X}": row[tag] for tag in sorted(row) if tag not in _ABOVE}
+            own = {f"{tag:08X}": row[tag] for tag in sorted(row) if tag not in above}
             kept = {"locator": found.locator.hex()} if locators else {}
             yield (
                 found.sop_instance_uid,
@@ -104,9 +105,8 @@ def _instances(
 
 
 _ABOVE = frozenset(
-    [attribute.tag for attribute in ATTRIBUTES if attribute.level is not Level.IMAGE]
-    + [0x0008_0061, 0x0008_0062]
-    + [0x0020_1200, 0x0020_1202, 0x0020_1204, 0x0020_1206, 0x0020_1208, 0x0020_1209]
+    {0x0008_0061, 0x0008_0062}
+    | {0x0020_1200, 0x0020_1202, 0x0020_1204, 0x0020_1206, 0x0020_1208, 0x0020_1209}
 )
 
 
@@ -273,11 +273,9 @@ def _keys_of(index: Index, level: Level, record: browse.Record) -> set[bytes]:
     packed = index._opened.env.read(schema.META, [b"codes"])[0] or b""
     return {
         key
-        for tag, (at, code) in schema.unpack_codes(packed).items()
-        if at is level and tag in schema.KEYED
-        for key in keys.attribute_keys(
-            code, schema.KEYED[tag], record["values"].get(tag, ("", 0))[0].encode()
-        )
+        for tag, (at, code, kind) in schema.unpack_codes(packed).items()
+        if at is level and kind
+        for key in keys.attribute_keys(code, kind, record["values"].get(tag, ("", 0))[0].encode())
     }
 
 

@@ -6,9 +6,27 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from pacs_core.dicom.attributes import Level
+from pacs_core.dicom.attributes import Attribute, Level
+from pacs_core.dicom.header import Scanner
+
+EVERYTHING: Final = 1 << 30
+"""Of an entry: whatever the index wants to know of it is there."""
+
+
+class Reading(NamedTuple):
+    """What an index wants to know of data sets: who finds it, and how many attributes it has learned of."""
+
+    scanner: Scanner
+    known: int
+
+
+class Addition(NamedTuple):
+    """An attribute that the index has beyond its own, or not of all instances yet (`pending`)."""
+
+    attribute: Attribute
+    pending: bool
 
 
 @dataclass(slots=True)
@@ -27,6 +45,8 @@ class Entry:
         CRC-32C of the data set.
     source_ae : str
         Who sent it; may be empty.
+    known : int
+        Of the `Reading` that `fields` were found with: what the index has learned since is looked for again.
     """
 
     fields: bytes
@@ -35,6 +55,7 @@ class Entry:
     checksum: int
     transfer_syntax_uid: str
     source_ae: str = ""
+    known: int = EVERYTHING
 
 
 class Outcome(IntEnum):

@@ -6,12 +6,16 @@ import contextlib
 import os
 import struct
 import threading
+from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pacs_core._ext.kv import Environment
 from pacs_core._ext.rows import Schema
+from pacs_core.dicom.attributes import ATTRIBUTES, Attribute
+from pacs_core.dicom.header import Scanner, scanner
 from pacs_core.errors import ArchiveError, CorruptError, PacsError, StorageError, from_os_error
 from pacs_core.index import schema
 from pacs_core.index.checkpoint import Checkpoint, sync_path
@@ -27,6 +31,36 @@ CHECKPOINT_SECONDS: Final = 0.5
 """Between two checkpoints while commits are made; what came since has to be made again after a crash."""
 _VERSION: Final = struct.Struct("<I")
 
+Change = tuple[int, bytes, bytes | None]
+
+
+class State(NamedTuple):
+    """What the index holds, as it was read last: its attributes, and what is needed to record them.
+
+    Attributes
+    ----------
+    packed : tuple
+        Of `meta`: codes and filling.
+    attributes : tuple of Attribute
+        Those that are recorded, the ones that are pending included.
+    scanner : Scanner
+        Finds them in data sets.
+    known : int
+        How many codes have been given: whoever was at work with fewer has to look again.
+    """
+
+    packed: tuple[bytes, bytes | None]
+    schema: Schema
+    attributes: tuple[Attribute, ...]
+    filling: schema.Filling | None
+    scanner: Scanner
+    known: int
+
+
+@lru_cache(maxsize=16)
+def _scanner(wanted: tuple[tuple[int, str], ...]) -> Scanner:
+    return scanner(wanted)
+
 
 class Opened:
     """An open index folder: LMDB, the meaning of its codes, the commit lock, and the checkpoints."""
@@ -37,6 +71,7 @@ class Opened:
         self._behind = False
         self._distrusted = False  # another process could not sync what ours shows as well
         self._closing = threading.Event()
+        self._reading = threading.Lock()
         self._keeper: threading.Thread | None = None
         try:
             if create:
@@ -55,7 +90,7 @@ class Opened:
                 self.env = self._environment(max_readers)
                 stack.callback(self.env.close)
                 self._initialise()
-                self.schema = self._read_schema()
+                self.state = self._read_state()
             stack.pop_all()
 
     def _restore(self) -> None:
@@ -75,23 +110,18 @@ class Opened:
 
     def _initialise(self) -> None:
         """Write what a new index begins with, and codes for attributes that are new to an old one."""
-        version, packed, secret = self.env.read(schema.META, [b"schema", b"codes", b"secret"])
-        if version is not None and _VERSION.unpack(version)[0] != schema.SCHEMA_VERSION:
+        version, secret = self.env.read(schema.META, [b"schema", b"secret"])
+        current = _VERSION.pack(schema.SCHEMA_VERSION)
+        if version not in (None, current, _VERSION.pack(schema.OLDEST_VERSION)):
             return
-        codes = schema.pack_codes(schema.assign_codes(schema.unpack_codes(packed or b"")))
-        changes: list[tuple[int, bytes, bytes | None]] = []
+        changes: list[Change] = []
         if version is None:
-            changes.append((schema.META, b"schema", _VERSION.pack(schema.SCHEMA_VERSION)))
             changes.append((schema.META, b"counters", COUNTERS.pack(1, 0, 0)))
         if secret is None:
             changes.append((schema.META, b"secret", os.urandom(16)))
-        if codes != packed:
-            changes.append((schema.META, b"codes", codes))
-        if changes:
-            self.checkpoint()
-            self.env.write(changes)
-            self.checkpoint()
-            self.let_go()
+        if version != current:
+            changes.append((schema.META, b"schema", current))
+        self._amend([*changes, *self._additions(ATTRIBUTES)])
         if version is None:
             try:
                 for folder in (self.path, self.path.parent):
@@ -99,8 +129,67 @@ class Opened:
             except OSError as exc:
                 raise from_os_error(exc, f"make index {self.path}") from exc
 
-    def _read_schema(self) -> Schema:
-        version, packed, secret = self.env.read(schema.META, [b"schema", b"codes", b"secret"])
+    def _additions(self, attributes: Iterable[Attribute]) -> list[Change]:
+        """What gives attributes codes that have none; instances held are to be asked for them."""
+        version, packed, filling = self.env.read(schema.META, [b"schema", b"codes", b"filling"])
+        number = schema.SCHEMA_VERSION if version is None else _VERSION.unpack(version)[0]
+        before = schema.unpack_codes(packed or b"", number)
+        after = schema.assign_codes(before, attributes)
+        codes = schema.pack_codes(after)
+        if codes == packed:
+            return []
+        changes: list[Change] = [(schema.META, b"codes", codes)]
+        fresh = after.keys() - before.keys()
+        if fresh and self.env.entries()[schema.INSTANCE]:
+            pending = schema.unpack_filling(filling)
+            tags = fresh if pending is None else fresh | pending.tags
+            following = schema.Filling(self.counters()[0], 0, frozenset(tags))
+            changes.append((schema.META, b"filling", schema.pack_filling(following)))
+        return changes
+
+    def _amend(self, changes: list[Change]) -> None:
+        """With the commit lock in this thread: change `meta`, durably."""
+        if changes:
+            self.checkpoint()
+            self.env.write(changes)
+            self.checkpoint()
+            self.let_go()
+
+    def add(self, attributes: Iterable[Attribute]) -> None:
+        """Record attributes from now on, durably; raises as `schema.assign_codes`."""
+        with self.lock.hold():
+            self._amend(self._additions(attributes))
+            self.refresh()
+
+    def filled(self, before: schema.Filling, after: int) -> bool:
+        """Note that instances up to the id `after` were asked; False if `before` is not how it was."""
+        with self.lock.hold():
+            if self.refresh().filling != before:
+                return False
+            done = after >= before.until
+            packed = None if done else schema.pack_filling(before._replace(after=after))
+            self.get_ready()
+            self.env.write([(schema.META, b"filling", packed)])
+            self.changed()
+            self.refresh()
+            return True
+
+    @property
+    def schema(self) -> Schema:
+        """What the codes of the records mean."""
+        return self.state.schema
+
+    def refresh(self) -> State:
+        """The state as it is now: another process may have added attributes, or have filled them in."""
+        with self._reading:  # else what one thread read earlier might be put in place later
+            if self.state.packed != tuple(self.env.read(schema.META, [b"codes", b"filling"])):
+                self.state = self._read_state()
+            return self.state
+
+    def _read_state(self) -> State:
+        version, packed, secret, filling = self.env.read(
+            schema.META, [b"schema", b"codes", b"secret", b"filling"]
+        )
         if version is None or packed is None or secret is None:
             raise ArchiveError(f"{self.path} holds no index of this program")
         found = _VERSION.unpack(version)[0]
@@ -114,7 +203,19 @@ class Opened:
                 f"index {self.path} has schema {found}, this program needs {schema.SCHEMA_VERSION}: "
                 "rebuild it with `pacs-core reindex`"
             )
-        return Schema(schema.native_rows(schema.unpack_codes(packed)), secret)
+        codes = schema.unpack_codes(packed)
+        recorded = schema.recorded(codes)
+        pending = schema.unpack_filling(filling)
+        unknown = codes.keys() - {attribute.tag for attribute in recorded}
+        untold = unknown if pending is None else unknown | pending.tags
+        return State(
+            (packed, filling),
+            Schema(schema.native_rows(codes), secret, packed, untold),
+            recorded,
+            pending,
+            _scanner(tuple((attribute.tag, attribute.vr) for attribute in recorded)),
+            len(codes),
+        )
 
     def counters(self) -> tuple[int, int, int]:
         """Next id, bytes of the instances held, commits so far."""
@@ -233,7 +334,7 @@ class Opened:
         """
         self.env.reopen(self._checkpoint.restore_after_failure)
         self._distrusted = False
-        self.schema = self._read_schema()
+        self.state = self._read_state()
         next_id, _, _ = self.counters()
         entries = self.env.entries()
         rows = entries[schema.PATIENT : schema.CHILD]

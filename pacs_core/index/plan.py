@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from pacs_core._ext import keys as native
 from pacs_core._ext.kv import Environment
-from pacs_core._ext.lookup import code_of, key_ids, level_of
+from pacs_core._ext.lookup import key_ids, keys_of, level_of
 from pacs_core._ext.match import Matcher
 from pacs_core._ext.rows import Schema
 from pacs_core.dicom.attributes import Level
@@ -96,13 +96,17 @@ def _unique(key: Key) -> Driver | None:
 
 def _keyed(layout: Schema, key: Key) -> Driver | None:
     """A walk of the ordered keys of an attribute that has them."""
-    kind, code = schema.KEYED.get(key.tag), code_of(layout, key.tag)
+    found = keys_of(layout, key.tag)
     if key.tag == schema.PATIENT_ID:
-        kind, code = native.TEXT, native.PATIENT_ID
+        found = native.PATIENT_ID, native.TEXT
     level = level_of(layout, key.tag)
-    if kind is None or code is None or level is None:
+    if found is None or level is None:
         return None
     at = Level(level)
+    code, kind = found
+    sparse, kind = kind & native.SPARSE, kind & ~native.SPARSE
+    if key.matching is Matching.EMPTY and sparse:
+        return None
     if key.matching is Matching.EMPTY:
         empty = bytes((code, 0))
         return Driver(at, f"empty {key.keyword}", ranges=(Range(empty, empty + b"\0"),))

@@ -8,11 +8,11 @@ from typing import Final
 from pacs_core._ext import browse, keys
 from pacs_core._ext.kv import Environment
 from pacs_core._ext.rows import Schema
-from pacs_core.dicom.attributes import Level
+from pacs_core.dicom.attributes import BY_TAG, Level
 from pacs_core.dicom.query import Query
 from pacs_core.errors import IdentifierError
 from pacs_core.index import schema
-from pacs_core.index.base import Located, Loss, Mark, Stats, Succession
+from pacs_core.index.base import Addition, Located, Loss, Mark, Reading, Stats, Succession
 from pacs_core.index.env import Opened
 from pacs_core.index.search import Search
 
@@ -121,6 +121,27 @@ class Reader:
     def search(self, query: Query) -> Search:
         """A search for what a query asks, planned and ready to be walked."""
         return Search(self, query)
+
+    @property
+    def reading(self) -> Reading:
+        """What the fields of an entry are made with."""
+        state = self._opened.state
+        return Reading(state.scanner, state.known)
+
+    def additions(self) -> list[Addition]:
+        """What the index holds beyond its own attributes, and those of its own that it does not hold yet of
+        all instances: until then no query is answered from them."""
+        state = self._opened.refresh()
+        pending = state.filling.tags if state.filling is not None else frozenset()
+        return [
+            Addition(attribute, attribute.tag in pending)
+            for attribute in state.attributes
+            if attribute.tag in pending or attribute.tag not in BY_TAG
+        ]
+
+    def filling(self) -> schema.Filling | None:
+        """Which instances are still to be asked for attributes that came later; None if there are none."""
+        return self._opened.refresh().filling
 
     def all_of(self, level: Level, after: int = 0) -> Iterator[list[int]]:
         """All ids of a level, in chunks."""

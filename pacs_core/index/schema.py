@@ -11,12 +11,19 @@ Ordered keys are worth their writing where a query names the attribute often and
 from __future__ import annotations
 
 import struct
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
 from pacs_core._ext import keys, kv
-from pacs_core.dicom.attributes import ATTRIBUTES, Level
+from pacs_core.dicom import dictionary
+from pacs_core.dicom.attributes import ATTRIBUTES, BY_TAG, VRS, Attribute, Level
+from pacs_core.errors import ArchiveError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+OLDEST_VERSION: Final = 1
+"""Made what this program writes when it is opened. What is older has to be rebuilt."""
+MAX_CODES: Final = 239
+MOST_OF_A_LEVEL: Final = 48
 
 META, UID, PATIENT, STUDY, SERIES, INSTANCE, CHILD, KEY = range(8)
 
@@ -60,32 +67,125 @@ UNIQUE_KEYS: Final = {
     Level.IMAGE: ("SOPInstanceUID", SOP_INSTANCE_UID),
 }
 
-_CODE = struct.Struct("<IBB")
-MAX_CODES: Final = 239
+_CODE: Final = struct.Struct("<IBBBx")
+_CODE_1: Final = struct.Struct("<IBB")  # of version 1
+_FILLING: Final = struct.Struct("<QQ")
+_KINDS: Final = {"PN": keys.NAME, "DA": keys.DATE} | dict.fromkeys(("AE", "CS", "LO", "SH"), keys.TEXT)
 
 
-def pack_codes(codes: dict[int, tuple[Level, int]]) -> bytes:
-    """The code of each tag as `meta` keeps it: tag u32, level u8, code u8, ascending by code."""
-    rows = sorted(codes.items(), key=lambda item: item[1][1])
-    return b"".join(_CODE.pack(tag, level, code) for tag, (level, code) in rows)
+class Code(NamedTuple):
+    """What an attribute is in this index, for its life: the level, its code in records, the kind of its keys
+    (0: it has none)."""
+
+    level: Level
+    code: int
+    kind: int
 
 
-def unpack_codes(packed: bytes) -> dict[int, tuple[Level, int]]:
-    """The inverse of `pack_codes`."""
-    return {tag: (Level(level), code) for tag, level, code in _CODE.iter_unpack(packed)}
+Codes = Mapping[int, Code]
+"""By tag."""
 
 
-def assign_codes(known: dict[int, tuple[Level, int]]) -> dict[int, tuple[Level, int]]:
-    """`known` and, with new codes, the attributes of the table that are not in it yet."""
+class Filling(NamedTuple):
+    """Attributes that came when instances were held already, and how far those have been asked for them.
+
+    Instances up to the id `after`, and from `until` on, are recorded with `tags`.
+    """
+
+    until: int
+    after: int
+    tags: frozenset[int]
+
+
+def pack_codes(codes: Codes) -> bytes:
+    """The codes as `meta` keeps them: tag u32, level u8, code u8, kind u8, 0; ascending by code."""
+    rows = sorted(codes.items(), key=lambda item: item[1].code)
+    return b"".join(_CODE.pack(tag, *code) for tag, code in rows)
+
+
+def unpack_codes(packed: bytes, version: int = SCHEMA_VERSION) -> dict[int, Code]:
+    """The inverse of `pack_codes`, of any version that this program reads."""
+    if version == OLDEST_VERSION:
+        return {
+            tag: Code(Level(level), code, KEYED.get(tag, 0))
+            for tag, level, code in _CODE_1.iter_unpack(packed)
+        }
+    return {tag: Code(Level(level), code, kind) for tag, level, code, kind in _CODE.iter_unpack(packed)}
+
+
+def pack_filling(filling: Filling) -> bytes:
+    """As `meta` keeps it: until u64, after u64, tags u32 each."""
+    tags = sorted(filling.tags)
+    return _FILLING.pack(filling.until, filling.after) + struct.pack(f"<{len(tags)}I", *tags)
+
+
+def unpack_filling(packed: bytes | None) -> Filling | None:
+    """The inverse of `pack_filling`; None if nothing is to be filled in."""
+    if packed is None:
+        return None
+    until, after = _FILLING.unpack_from(packed)
+    tags = struct.unpack(f"<{(len(packed) - _FILLING.size) // 4}I", packed[_FILLING.size :])
+    return Filling(until, after, frozenset(tags))
+
+
+def assign_codes(known: Codes, attributes: Iterable[Attribute] = ATTRIBUTES) -> dict[int, Code]:
+    """`known` and, with new codes, those of `attributes` that are not in it yet.
+
+    Raises
+    ------
+    ArchiveError
+        An attribute is known at another level, or there is no room for it.
+    """
     codes = dict(known)
-    following = max((code for _, code in known.values()), default=0) + 1
-    for attribute in sorted(ATTRIBUTES):
-        if attribute.tag not in UNIQUE and attribute.tag not in codes:
-            codes[attribute.tag] = (attribute.level, following)
-            following += 1
+    following = max((code.code for code in known.values()), default=0) + 1
+    for attribute in sorted(attributes):
+        before = codes.get(attribute.tag)
+        if before is not None and before.level is not attribute.level:
+            raise ArchiveError(
+                f"{attribute.keyword} is in the index at level {before.level.name}, not "
+                f"{attribute.level.name}: `pacs-core reindex` makes it anew, with what is asked for"
+            )
+        if attribute.tag in UNIQUE or before is not None:
+            continue
+        if (
+            following > MAX_CODES
+            or sum(c.level is attribute.level for c in codes.values()) == MOST_OF_A_LEVEL
+        ):
+            raise ArchiveError(
+                f"no room for {attribute.keyword}: an index has {MOST_OF_A_LEVEL} attributes at a level, "
+                "also those that are asked for no longer; `pacs-core reindex` forgets those"
+            )
+        codes[attribute.tag] = Code(attribute.level, following, key_kind(attribute))
+        following += 1
     return codes
 
 
-def native_rows(codes: dict[int, tuple[Level, int]]) -> list[tuple[int, int, int, int]]:
+def key_kind(attribute: Attribute) -> int:
+    """The kind of ordered keys that a new attribute gets.
+
+    One that is not of the table gets some where there are few records, and text, a name or a date tells them
+    apart: at the levels of patients and studies. Below, keys cost ingest more than they give. An empty value
+    has none, so that records are right when the attribute comes.
+    """
+    if attribute.tag in BY_TAG:
+        return KEYED.get(attribute.tag, 0)
+    kind = _KINDS.get(attribute.vr, 0) if attribute.level <= Level.STUDY else 0
+    return kind | keys.SPARSE if kind else 0
+
+
+def recorded(codes: Codes) -> tuple[Attribute, ...]:
+    """The attributes that an ingest has to record, those of every record included.
+
+    Not among them: what this program knows nothing of, because a newer one added it.
+    """
+    added = (
+        Attribute(tag, found.keyword, found.vr, code.level)
+        for tag, code in codes.items()
+        if tag not in BY_TAG and (found := dictionary.entry(tag)) is not None and found.vr in VRS
+    )
+    return (*ATTRIBUTES, *added)
+
+
+def native_rows(codes: Codes) -> list[tuple[int, int, int, int]]:
     """The attributes as `_ext.rows.Schema` takes them: code, tag, level, kind of key."""
-    return [(code, tag, level, KEYED.get(tag, 0)) for tag, (level, code) in codes.items()]
+    return [(code.code, tag, code.level, code.kind) for tag, code in codes.items()]

@@ -41,6 +41,8 @@ class Search:
     def __init__(self, reader: Reader, query: Query) -> None:
         self._reader = reader
         self.query = query
+        filling = reader.filling()
+        self._pending = query.tags & filling.tags if filling is not None else frozenset()
         self._env, self._layout = reader.environment, reader.layout
         self.unsupported = frozenset(tag for tag in query.tags if not self._has(tag))
         self.tests = tuple(key for key in query.matching() if self._has(key.tag) and _is_tested(key))
@@ -94,8 +96,12 @@ class Search:
         """The plan in words."""
         tests = ", ".join(map(str, self.tests)) or "nothing"
         lines = [f"walks {self.driver.why} (level {self.driver.level.name})", f"tests {tests}"]
-        if self.unsupported:
-            lines.append("not in the index: " + ", ".join(f"{tag:08X}" for tag in sorted(self.unsupported)))
+        for what, tags in (
+            ("not in the index", self.unsupported - self._pending),
+            ("not in the index of all instances yet", self._pending),
+        ):
+            if tags:
+                lines.append(f"{what}: " + ", ".join(f"{tag:08X}" for tag in sorted(tags)))
         return "\n".join(lines)
 
     def _sieve(self, parts: Sequence[Part]) -> Sieve:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from pacs_core._ext import catalog
+from pacs_core.dicom.attributes import Attribute
 from pacs_core.errors import ArchiveError, OutOfResourcesError, PacsError, StorageError
 from pacs_core.index import audit, env
 from pacs_core.index.base import Conflict, Entry, Mark, Outcome, Result
 from pacs_core.index.lock import CommitLock
 from pacs_core.index.reader import Reader
+from pacs_core.index.schema import Filling
 from pacs_core.index.snapshot import snapshot
 
 # Calling an enumeration takes several times as long.
@@ -25,6 +27,12 @@ class Index(Reader):
     """An LMDB index in a folder. Threads and processes may share the folder; a forked child opens it anew.
 
     All in one process who open the same folder share one environment, closed by the last `close`.
+
+    Attributes
+    ----------
+    reread : callable
+        Makes the fields of an entry anew from its bytes, which are durable, with `reading` as it is then.
+        Called for entries that were made before the index learned of another attribute.
     """
 
     @classmethod
@@ -54,6 +62,7 @@ class Index(Reader):
     def __init__(self, opened: env.Opened) -> None:
         super().__init__(opened)
         self._closed = False
+        self.reread: Callable[[Entry], bytes] | None = None
 
     def close(self) -> None:
         """Let the environment go. Closing twice is fine."""
@@ -128,17 +137,23 @@ class Index(Reader):
         all_new: bool = False,
     ) -> list[Result]:
         def apply(fd: int) -> list[tuple[int, bytes | None, int]]:
-            return catalog.apply_batch(
-                self._opened.env,
-                self._opened.schema,
-                entries,
-                removals=removals,
-                heirs=heirs,
-                replace=replace,
-                all_new=all_new,
-                mark=mark,
-                lock_fd=fd,
-            )
+            while True:
+                self._bring_up_to_date(entries)
+                self._bring_up_to_date(heirs)
+                done = catalog.apply_batch(
+                    self._opened.env,
+                    self._opened.schema,
+                    entries,
+                    removals=removals,
+                    heirs=heirs,
+                    replace=replace,
+                    all_new=all_new,
+                    mark=mark,
+                    lock_fd=fd,
+                )
+                if done is not None:
+                    return done
+                self._opened.refresh()  # another process has added attributes
 
         with self._lock().queue() as fd:
             try:
@@ -159,6 +174,38 @@ class Index(Reader):
             self._opened.changed()
         return [Result(_OUTCOMES[what], previous, _CONFLICTS[odd]) for what, previous, odd in rows]
 
+    def _bring_up_to_date(self, entries: Sequence[Entry]) -> None:
+        """Look again at instances that were looked at before the index learned of another attribute."""
+        known = self._opened.state.known
+        for entry in entries:
+            if entry.known < known:
+                if self.reread is None:
+                    raise ArchiveError("the index has attributes that an entry does not tell")
+                entry.fields = self.reread(entry)
+                entry.known = known
+
+    def add(self, attributes: Iterable[Attribute]) -> None:
+        """Record attributes from now on, of whatever process; instances held are to be asked (see `fill`).
+
+        What the index has already stays as it is.
+
+        Raises
+        ------
+        ArchiveError
+            It has one of them at another level, or no room for them.
+        """
+        self._lock()
+        self._opened.add(attributes)
+
+    def fill(self, filling: Filling, heirs: Sequence[Entry], after: int) -> bool:
+        """Enter what instances say of attributes that came later; those up to the id `after` have been asked.
+
+        False, and they are to be asked again, if `filling` is no longer what `Index.filling` gives.
+        """
+        if heirs:
+            self._apply((), (), heirs, None)
+        return self._opened.filled(filling, after)
+
     def _no_room(self, exc: StorageError) -> PacsError:
         """LMDB says EIO for a write that a full disk cut short: look at the disk."""
         room = os.statvfs(self._opened.path)
@@ -175,9 +222,11 @@ class Index(Reader):
     def exclusive(self) -> Iterator[None]:
         """Keep every other writer out, of any thread and process, while reading and then changing.
 
-        Re-entrant; `commit` and `remove` inside it are part of it.
+        Re-entrant; `commit` and `remove` inside it are part of it. What the index knows of instances
+        (`reading`) does not change meanwhile.
         """
         with self._lock().hold():
+            self._opened.refresh()
             yield
 
     @property

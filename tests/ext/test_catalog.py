@@ -45,7 +45,7 @@ with env.begin() as txn:
         for name in ("meta", "uid", "patient", "study", "series", "instance", "child", "key")
     }
 codes = {}
-for i in range(0, len(dict(tables["meta"])[b"codes"]), 6):
+for i in range(0, len(dict(tables["meta"])[b"codes"]), 8):
     tag, level, code = struct.unpack_from("<IBB", dict(tables["meta"])[b"codes"], i)
     codes[code] = tag
 instances = []

@@ -58,7 +58,7 @@ def test_no_index_to_read(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize(("version", "said"), [(2, "newer"), (0, "reindex")])
+@pytest.mark.parametrize(("version", "said"), [(3, "newer"), (0, "reindex")])
 def test_schema_of_another_version(tmp_path: Path, index: Index, version: int, said: str) -> None:
     index.sync()
     index._opened.env.write([(tables.META, b"schema", struct.pack("<I", version))])
@@ -73,7 +73,7 @@ def test_attributes_keep_their_codes(tmp_path: Path, index: Index) -> None:
     index.commit([instance(1).entry])
     before = index.dump()
     codes = tables.unpack_codes(index._opened.env.read(tables.META, [b"codes"])[0] or b"")
-    more = tables.pack_codes({**codes, 0x0099_0001: (Level.IMAGE, 200)})
+    more = tables.pack_codes({**codes, 0x0099_0001: tables.Code(Level.IMAGE, 200, 0)})
     index._opened.env.write([(tables.META, b"codes", more)])
     index.close()
     with Index.open(tmp_path / "index", map_size=MAP) as again:

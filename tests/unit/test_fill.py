@@ -1,0 +1,261 @@
+"""Attributes that an archive learns of later: what is recorded, what is told meanwhile, what it comes to."""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pacs_core import Archive
+from pacs_core.archive import Duplicates
+from pacs_core.archive import fill as filling
+from pacs_core.archive.fill import Filled, remaining
+from pacs_core.archive.reindex import reindex
+from pacs_core.archive.verify import verify
+from pacs_core.dicom import dictionary
+from pacs_core.dicom.attributes import ATTRIBUTES, Level
+from pacs_core.dicom.query import Query, key_of
+from pacs_core.dicom.reading import read_dataset
+from pacs_core.errors import ArchiveError, ConfigError
+from pacs_core.index import Index, schema
+from tests.make import instance, part10, uid
+
+ROUNDS = int(os.environ.get("PACS_CORE_ROUNDS", "25"))
+EXPLICIT = "1.2.840.10008.1.2.1"
+ASKED = ("PatientBirthName", "AdmissionID", "DeviceSerialNumber", "SliceThickness")
+MAP = 1 << 28
+
+
+def opened(path: Path, attributes: tuple[str, ...] = (), **options: Any) -> Archive:
+    return Archive.open(path, map_size=MAP, attributes=attributes, **options)
+
+
+def ask(archive: Archive, level: Level, **texts: str) -> tuple[list[dict[str, str]], set[str]]:
+    """What matches, by keyword, and the keywords of the keys that are not supported."""
+    tags = {dictionary.tag_of(keyword): text for keyword, text in texts.items()}
+    keys = tuple(key_of(tag, dictionary.vr_of(tag), text) for tag, text in sorted(tags.items()))
+    answer = archive.search(Query(level, keys, relational=True, tags=frozenset(tags)))
+    found = [
+        read_dataset(match, EXPLICIT) for chunk in answer.responses({}, implicit=False) for match in chunk
+    ]
+    return (
+        [{k: str(match.get(k)) for k in texts if match.get(k) is not None} for match in found],
+        {dictionary.keyword_of(tag) for tag in answer.unsupported},
+    )
+
+
+def image(number: int, study: int = 1, **more: object) -> bytes:
+    values = {
+        "PatientBirthName": f"Maiden{study}^Jane",
+        "AdmissionID": f"V{study}",
+        "DeviceSerialNumber": f"D{study}",
+        "SliceThickness": str(number % 4),
+    }
+    return part10(instance(number, study=study, patient=f"P{study}", size=2, **{**values, **more}))
+
+
+def test_what_is_added_is_matched_and_told_at_its_level_and_below(tmp_path: Path) -> None:
+    with opened(tmp_path / "archive", ASKED) as archive:
+        assert [addition.pending for addition in archive.additions()] == [False] * 4
+        for number in range(6):
+            archive.store(image(number, study=1 + number % 2))
+        for level in Level:
+            texts = dict(zip(ASKED[: level + 1], ("Maiden2*", "V2", "D2", "3"), strict=False))
+            found, unsupported = ask(archive, level, **texts)
+            assert not unsupported
+            assert len(found) == 1
+            assert [found[0][keyword] for keyword in texts] == ["Maiden2^Jane", "V2", "D2", "3.0"][
+                : len(texts)
+            ]
+        assert ask(archive, Level.STUDY, SliceThickness="1")[1] == {"SliceThickness"}
+        assert (
+            archive.search(
+                Query(Level.STUDY, (key_of(0x00380010, "LO", "V2"),), tags=frozenset({0x00380010}))
+            ).explain()
+            == "walks keys of AdmissionID=V2 (level STUDY)\ntests AdmissionID=V2"
+        )
+        assert list(archive.index.check()) == []
+
+
+def test_until_all_were_asked_no_answer_is_made_of_a_part(tmp_path: Path) -> None:
+    """CONFORMANCE 21: what is not held of all is not supported; of images it is read from each."""
+    with opened(tmp_path / "archive") as archive:
+        for number in range(6):
+            archive.store(image(number, study=1 + number % 2))
+    with opened(tmp_path / "archive", ASKED) as archive:
+        archive.store(image(9, study=3))
+        assert [addition.pending for addition in archive.additions()] == [True] * 4
+        assert remaining(archive.index) == 6
+        found, unsupported = ask(archive, Level.STUDY, StudyInstanceUID="", AdmissionID="V3")
+        assert len(found) == 3
+        assert unsupported == {"AdmissionID"}
+        assert all(match.keys() == {"StudyInstanceUID"} for match in found)
+        found, unsupported = ask(archive, Level.IMAGE, AdmissionID="V1", SliceThickness="")
+        assert not unsupported
+        assert sorted(match["SliceThickness"] for match in found) == ["0.0", "0.0", "2.0"]
+        assert (
+            "not in the index of all instances yet: 00380010"
+            in archive.search(
+                Query(Level.STUDY, (key_of(0x00380010, "LO", "V2"),), tags=frozenset({0x00380010}))
+            ).explain()
+        )
+        assert archive.fill() == Filled(6, 0)
+        assert ask(archive, Level.STUDY, AdmissionID="V1") == ([{"AdmissionID": "V1"}], set())
+        assert len(ask(archive, Level.PATIENT, PatientBirthName="maiden*")[0]) == 3
+        assert archive.fill() == Filled(0, 0)
+        assert verify(archive).clean
+
+
+def test_what_was_added_stays_until_a_reindex(tmp_path: Path) -> None:
+    """An archive is opened by many, with settings and without: those without take nothing from the others."""
+    path = tmp_path / "archive"
+    opened(path, ASKED).close()
+    with opened(path, ("AdmissionID",)) as archive:
+        archive.store(image(1))
+    with opened(path) as archive:
+        assert ask(archive, Level.SERIES, DeviceSerialNumber="D1")[0] == [{"DeviceSerialNumber": "D1"}]
+        with pytest.raises(ArchiveError, match="at level STUDY"):
+            archive.index.add([schema.Attribute(0x00380010, "AdmissionID", "LO", Level.SERIES)])
+    place = archive.place
+    assert reindex(place, map_size=MAP, attributes=("SERIES:AdmissionID",)).indexed == 1
+    with opened(path) as archive:
+        assert [tuple(a.attribute[1:]) for a in archive.additions()] == [("AdmissionID", "LO", Level.SERIES)]
+        assert ask(archive, Level.SERIES, AdmissionID="V1")[0] == [{"AdmissionID": "V1"}]
+        assert ask(archive, Level.SERIES, DeviceSerialNumber="D1")[1] == {"DeviceSerialNumber"}
+
+
+def test_no_room_and_no_attribute_are_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"archive\.attributes: PatientAgge: no keyword"):
+        opened(tmp_path / "archive", ("PatientAgge",))
+    assert not (tmp_path / "archive").exists()
+    many = [f"PATIENT:{keyword}" for keyword in filling_keywords(60)]
+    with pytest.raises(ArchiveError, match=r"no room for .* 48 attributes at a level"):
+        opened(tmp_path / "archive", tuple(many))
+    opened(tmp_path / "archive", tuple(many[:40])).close()
+
+
+def filling_keywords(count: int) -> list[str]:
+    known = {attribute.keyword for attribute in ATTRIBUTES}
+    found = (entry for tag in range(0x0018_1000, 0x0018_1400) if (entry := dictionary.entry(tag)) is not None)
+    return [e.keyword for e in found if e.vr in ("LO", "DS", "IS", "SH") and e.keyword not in known][:count]
+
+
+def test_a_further_addition_starts_again_and_a_broken_off_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "archive"
+    with opened(path) as archive:
+        for number in range(10):
+            archive.store(image(number))
+    monkeypatch.setattr(filling, "_BATCH", 3)
+    done = Filled()
+    with opened(path, ASKED[:1]) as archive:
+        for _ in range(2):
+            assert filling._step(archive.index, archive.objects, done) == 3
+    with opened(path) as archive:  # begins with what is left
+        assert remaining(archive.index) == 4
+        before = archive.index.filling()
+        assert before is not None
+    with opened(path, ASKED[:2]) as archive:
+        assert remaining(archive.index) == 10
+        assert not archive.index.fill(before, [], before.until)  # whoever was at the first is told
+        assert archive.fill().instances == 10
+        found, unsupported = ask(archive, Level.STUDY, PatientBirthName="", AdmissionID="")
+        assert found == [{"PatientBirthName": "Maiden1^Jane", "AdmissionID": "V1"}]
+        assert not unsupported
+
+
+def test_an_instance_that_can_not_be_read_is_counted_and_holds_nothing_up(tmp_path: Path) -> None:
+    path = tmp_path / "archive"
+    with opened(path, small=0) as archive:
+        for number in range(3):
+            archive.store(image(number))
+        with archive.open_instance(uid(1, 1, 1)) as one:
+            where = Path(f"/proc/self/fd/{one.fd}").readlink()
+    where.unlink()
+    with opened(path, ASKED) as archive:
+        assert archive.fill() == Filled(2, 1)
+        assert ask(archive, Level.STUDY, AdmissionID="V1")[0]
+
+
+# --- an index of before ---------------------------------------------------------------------------------
+
+
+def test_an_index_of_the_version_before_is_opened_and_learns(tmp_path: Path) -> None:
+    path = tmp_path / "archive"
+    with opened(path) as archive:
+        archive.store(image(1))
+        env = archive.index._opened.env
+        codes = schema.unpack_codes(env.read(schema.META, [b"codes"])[0] or b"")
+        old = [(tag, code) for tag, code in codes.items() if tag != 0x0040_0275]
+        packed = b"".join(struct.pack("<IBB", tag, code.level, code.code) for tag, code in old)
+        env.write([(schema.META, b"codes", packed), (schema.META, b"schema", struct.pack("<I", 1))])
+    with opened(path, ASKED) as archive:
+        again = schema.unpack_codes(archive.index.environment.read(schema.META, [b"codes"])[0] or b"")
+        assert {tag: again[tag] for tag, _ in old} == dict(old)
+        assert ask(archive, Level.STUDY, AccessionNumber="A1")[0] == [{"AccessionNumber": "A1"}]
+        assert archive.fill().instances == 1
+        assert ask(archive, Level.STUDY, AdmissionID="V1")[0] == [{"AdmissionID": "V1"}]
+        assert list(archive.index.check()) == []
+
+
+# --- all that can happen meanwhile ------------------------------------------------------------------------
+
+
+def happenings(archive: Archive, dice: random.Random, done: Filled) -> Iterator[Callable[[], object]]:
+    """Something that happens to an archive: stores, replacements, deletions, a batch that is asked."""
+
+    def some(*values: str) -> str:
+        return dice.choice(["", *values])
+
+    def store() -> None:
+        number, study = dice.randrange(12), 1 + dice.randrange(3)
+        more = {
+            "PatientBirthName": some("A^A", "B^B"),
+            "AdmissionID": some("V1", "V2", "V3\\V4"),
+            "DeviceSerialNumber": some("D1", "D2"),
+            "SliceThickness": some("1", "2.5"),
+            "StudyDescription": some("x", "y"),
+        }
+        patient = dice.choice(["P1", "P1", "P2", ""])
+        archive.store(
+            part10(instance(number, study=study, series=1 + number % 2, patient=patient, size=2, **more))
+        )
+
+    def delete() -> None:
+        archive.ingest.remove([uid(1 + dice.randrange(3), 1, dice.randrange(12)) for _ in range(3)])
+
+    def ask_some() -> None:
+        filling._step(archive.index, archive.objects, done)
+
+    while True:
+        yield dice.choice([store, store, store, delete, ask_some, ask_some])
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_whatever_happens_meanwhile_it_is_what_a_rebuild_gives(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice = random.Random(seed)
+    monkeypatch.setattr(filling, "_BATCH", 1 + dice.randrange(4))
+    path, done = tmp_path / "archive", Filled()
+    policy = dice.choice([Duplicates.KEEP, Duplicates.REPLACE])
+    for attributes in ((), ASKED[:2], ASKED):
+        with opened(path, attributes, duplicates=policy) as archive:
+            life = happenings(archive, dice, done)
+            for _ in range(dice.randrange(60)):
+                next(life)()
+            assert list(archive.index.check()) == []
+            if attributes == ASKED:
+                archive.fill()
+                assert not any(addition.pending for addition in archive.additions())
+                told = archive.index.dump()
+                assert list(archive.index.check()) == []
+    reindex(archive.place, map_size=MAP, attributes=ASKED)
+    with Index.open(archive.place.index, map_size=MAP) as rebuilt:
+        assert rebuilt.dump() == told
