@@ -50,6 +50,10 @@ cdef inline object string(Text text):
     return PyUnicode_DecodeUTF8(<const char*>text.data, text.size, "replace") if text.size else ""
 
 
+cdef object hexadecimal(Text text):
+    return (<const char*>text.data)[:text.size].hex()
+
+
 cdef inline uint64_t as_id(MDB_val* value) noexcept nogil:
     cdef uint64_t id = 0
     if value.mv_size == 8:
@@ -383,7 +387,8 @@ cdef int describe(Schema schema, int level, Node* node, dict into) except -1:
         into[SERIES_INSTANCE_UID] = string(node.uid)
         into[SERIES_INSTANCES] = str(node.instances)
     for slot in range(schema.layout.slots[level]):
-        if node.values[slot].text.size and not schema.layout.pending[level][slot]:
+        if (node.values[slot].text.size and not schema.layout.pending[level][slot]
+                and not schema.layout.items[level][slot]):
             into[schema.layout.tag_of[level][slot]] = string(node.values[slot].text)
     return 0
 
@@ -404,7 +409,8 @@ cdef int describe_instance(Schema schema, Instance* instance, dict into) except 
 
 def matches(Environment env not None, Schema schema not None, int level, ids):
     """What each id of a level answers to a query: {tag: value}, with its parents' attributes and what is
-    computed (counts, modalities, SOP classes); None for an id that has gone. Empty values are left out."""
+    computed (counts, modalities, SOP classes); None for an id that has gone. Empty values are left out, and
+    sequences, which are no text."""
     cdef list wanted = list(ids)
     cdef Arena arena
     cdef Line* lines
@@ -497,7 +503,10 @@ def places(Environment env not None, Schema schema not None, ids):
 cdef dict values_of(Schema schema, int level, Value* values):
     cdef int slot
     return {
-        schema.layout.tag_of[level][slot]: (string(values[slot].text), values[slot].stamp)
+        schema.layout.tag_of[level][slot]: (
+            hexadecimal(values[slot].text) if schema.layout.items[level][slot] else string(values[slot].text),
+            values[slot].stamp,
+        )
         for slot in range(schema.layout.slots[level]) if values[slot].text.size
     }
 
@@ -526,7 +535,8 @@ cdef list claims_of(Schema schema, Claim* claim):
 
 
 def records(Environment env not None, Schema schema not None, int level, ids):
-    """All that the record of each patient, study or series holds; values as (value, stamp of its supplier)."""
+    """All that the record of each patient, study or series holds; values as (value, stamp of its supplier), those
+    of sequences in hexadecimal."""
     cdef list wanted = list(ids)
     cdef Arena arena
     cdef Line* lines

@@ -18,12 +18,19 @@ cdef class Scanner:
     cdef object decode
     cdef object known
     cdef readonly uint64_t inflate_limit
+    cdef Scanner nested          # of the items of sequences, None if none are wanted
 
     cdef int begin(self, Walk* w, str transfer_syntax_uid) except -1
     cdef Header header(self, Walk* w, const uint8_t* base)
     cdef tuple character_sets(self, Walk* w, const uint8_t* base)
     cdef size_t put_value(
         self, Walk* w, Slot* slot, uint32_t place, const uint8_t* base, uint8_t* out, int sets, bytes character_set
+    ) except? 0
+    cdef size_t put_items(
+        self, Walk* w, Slot* slot, const uint8_t* p, uint8_t* out, int sets, bytes character_set, bint* cut
+    ) except? 0
+    cdef size_t put_item(
+        self, Walk* part, const uint8_t* base, uint8_t* out, int sets, bytes character_set
     ) except? 0
     cdef size_t put_text(
         self, Walk* w, Slot* slot, uint32_t place, const uint8_t* p, uint8_t* out, int sets, bytes character_set

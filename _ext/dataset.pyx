@@ -1,6 +1,9 @@
 # cython: auto_pickle=False
 """Data sets to index fields: the walk (walk.pyx), and the kept values made text.
 
+Of a wanted sequence the items become implicit VR little endian of defined lengths, with the wanted ones of their
+attributes that have a value, in UTF-8, each of even length.
+
 Values become UTF-8: what is ASCII, UTF-8 or Latin-1 natively, other character sets by the decoder that the
 scanner was given. Walks short enough to be over before another thread could have run keep the GIL: giving it up
 costs more, when other threads are busy, than the few microseconds that they take.
@@ -23,13 +26,13 @@ from pacs_core._ext.findings cimport findings_of
 from pacs_core._ext.record cimport RECORD_ENTRY, RECORD_VERSION
 from pacs_core._ext.text cimport cut_utf8, from_latin1, has_escape, is_plain, is_utf8, strip_padding, whole_utf8
 from pacs_core._ext.vr cimport (
-    VR_ASCII, VR_AT, VR_FD, VR_FL, VR_KIND, VR_NAME, VR_RESOURCE, VR_SL, VR_SS, VR_SV, VR_UL, VR_UNKNOWN, VR_US,
-    VR_UV, vr_kind,
+    VR_ASCII, VR_AT, VR_FD, VR_FL, VR_KIND, VR_NAME, VR_RESOURCE, VR_SL, VR_SQ, VR_SS, VR_SV, VR_UL, VR_UNKNOWN,
+    VR_US, VR_UV, vr_kind,
 )
 from pacs_core._ext.walk cimport (
     CARRY, F_BAD_DEFLATE, F_BAD_LENGTH, F_CHARACTER_SET, F_CHARACTERS, F_CUT, F_MISLABELLED, F_TRAILING,
-    FAIL_MEMORY, FAIL_NO, KEEP, STRAY_LIMIT, WANTED_LIMIT, Slot, Walk, walk_begin, walk_end, walk_free, walk_note,
-    walk_run,
+    FAIL_MEMORY, FAIL_NO, ITEM, ITEM_END, KEEP, STRAY_LIMIT, UNDEFINED, WANTED_LIMIT, Slot, Walk, walk_begin,
+    walk_end, walk_free, walk_note, walk_run,
 )
 
 from pacs_core.errors import UnparsableError
@@ -121,6 +124,10 @@ cdef size_t put_numbers(uint8_t* out, const uint8_t* p, uint32_t size, uint8_t k
     return n
 
 
+cdef inline uint32_t tag_at(const uint8_t* p, bint little) noexcept nogil:
+    return le16(p) << 16 | le16(p + 2) if little else be16(p) << 16 | be16(p + 2)
+
+
 cdef str uid_text(const uint8_t* out, size_t at, size_t size):
     return PyUnicode_DecodeUTF8(<const char*>out + at, size, "replace") if size else ""
 
@@ -138,24 +145,26 @@ cdef class Scanner:
     Parameters
     ----------
     wanted : sequence of (tag, VR)
-        What to keep, at most 255. Sequences and binary data can't be.
+        What to keep, at most 255. Binary data can't be, sequences with `items` only.
     encodings : mapping of transfer syntax UID to (implicit, little_endian, deflated)
         Any other transfer syntax is explicit VR little endian.
     decode : callable (value, character_set, is_name) -> (text, sound)
         Decodes a value of a character set other than ASCII, Latin-1 and UTF-8, or with escape sequences.
     known : callable (character_set) -> bool
         Whether a value of (0008,0005) is one of the standard's.
+    items : sequence of (tag, VR)
+        What to keep of the items of wanted sequences; no sequences.
     inflate_limit : int
         Bytes that a deflated data set may inflate to.
     """
 
-    def __init__(self, wanted, encodings, decode, known, *, uint64_t inflate_limit=1 << 30):
+    def __init__(self, wanted, encodings, decode, known, *, items=(), uint64_t inflate_limit=1 << 30):
         cdef uint32_t i
         cdef uint8_t kind
         cdef dict kinds = {CHARACTER_SET: VR_ASCII}
         for tag, vr in wanted:
             kind = vr_kind(vr.encode()) & VR_KIND
-            if kind == VR_UNKNOWN or kind > VR_AT:
+            if kind == VR_UNKNOWN or (kind > VR_AT and not (kind == VR_SQ and items)):
                 raise ValueError(f"{vr} can't be indexed")
             kinds[tag] = kind
         if len(kinds) >= WANTED_LIMIT:
@@ -175,6 +184,7 @@ cdef class Scanner:
         self.decode = decode
         self.known = known
         self.inflate_limit = inflate_limit
+        self.nested = Scanner(items, encodings, decode, known) if items else None
 
     cdef int begin(self, Walk* w, str transfer_syntax_uid) except -1:
         """Make a walk ready; whether the data set is deflated."""
@@ -242,7 +252,7 @@ cdef class Scanner:
             slot = &w.slots[i]
             if slot.kind != VR_UNKNOWN:
                 # UTF-8 takes 3 bytes at most for one of any character set, decimal text 12 for one of a number.
-                room += RECORD_ENTRY + (3 * slot.size if slot.kind < VR_US else 12 * slot.size)
+                room += RECORD_ENTRY + (12 * slot.size if VR_US <= slot.kind <= VR_AT else 3 * slot.size)
         for i in range(4):
             uid_size[i] = 0
         if room > SCRATCH:
@@ -298,8 +308,14 @@ cdef class Scanner:
         """Write one value as text, UTF-8, without padding; the bytes written, at most KEEP."""
         cdef const uint8_t* p = base + slot.at
         cdef size_t n
+        cdef bint cut = slot.cut
         if slot.size == 0:
             return 0
+        if slot.kind == VR_SQ:
+            n = self.put_items(w, slot, p, out, sets, character_set, &cut)
+            if cut:
+                walk_note(w, F_CUT, self.tags[place], 0)
+            return n
         if slot.kind >= VR_US:
             n = put_numbers(out, p, slot.size, slot.kind, slot.little)
             if slot.size % width(slot.kind):
@@ -310,6 +326,70 @@ cdef class Scanner:
         if n > KEEP or slot.cut:
             walk_note(w, F_CUT, self.tags[place], 0)
             n = cut_utf8(out, n, KEEP)
+        return n
+
+    cdef size_t put_items(
+        self, Walk* w, Slot* slot, const uint8_t* p, uint8_t* out, int sets, bytes character_set, bint* cut
+    ) except? 0:
+        """Write the items of a sequence, as many whole ones as KEEP bytes have room for; the bytes written."""
+        cdef Walk part
+        cdef bint little = slot.little
+        cdef size_t at = 0, n = 0, begin, end, step, size
+        cdef uint32_t length
+        while slot.size - at >= 8 and tag_at(p + at, little) == ITEM:
+            length = le32(p + at + 4) if little else be32(p + at + 4)
+            at += 8
+            begin = at
+            end = slot.size if length == UNDEFINED or length > slot.size - at else at + length
+            walk_begin(&part, self.nested.tags, self.nested.kinds, self.nested.count)
+            part.whole = part.oriented = True
+            part.implicit = w.implicit or slot.un
+            part.little = little
+            part.mixed = w.mixed
+            while at < end:
+                if (length == UNDEFINED and part.depth == 0 and part.skip == 0 and end - at >= 8
+                        and tag_at(p + at, little) == ITEM_END):
+                    at += 8
+                    break
+                step = walk_run(&part, p + at, end - at, True, 1)
+                at += step
+                if step == 0:
+                    at = end
+            try:
+                size = self.put_item(&part, p + begin, out + n + 8, sets, character_set)
+            finally:
+                walk_free(&part)
+            if n + 8 + size > KEEP:
+                cut[0] = True
+                break
+            put32(out + n, 0xE000FFFE)
+            put32(out + n + 4, size)
+            n += 8 + size
+        return n
+
+    cdef size_t put_item(
+        self, Walk* part, const uint8_t* base, uint8_t* out, int sets, bytes character_set
+    ) except? 0:
+        """Write the elements of an item, whose character set is that of the data set if it has none."""
+        cdef Scanner nested = self.nested
+        cdef Slot* slot
+        cdef uint32_t i
+        cdef size_t n = 0, size
+        if part.slots[nested.character_set].kind != VR_UNKNOWN:
+            character_set, sets = nested.character_sets(part, base)
+        for i in range(nested.count):
+            slot = &part.slots[i]
+            if slot.kind == VR_UNKNOWN or <int>i == nested.character_set:
+                continue
+            size = nested.put_value(part, slot, i, base, out + n + 8, sets, character_set)
+            if size == 0:
+                continue
+            if size & 1:
+                out[n + 8 + size] = 0x20
+                size += 1
+            put32(out + n, nested.tags[i] << 16 | nested.tags[i] >> 16)
+            put32(out + n + 4, size)
+            n += 8 + size
         return n
 
     cdef size_t put_text(

@@ -13,7 +13,8 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 from pacs_core._ext.arena cimport Arena, keep, release, take
 from pacs_core._ext.browse cimport Line, fetch
 from pacs_core._ext.catalog cimport TABLE_KEY
-from pacs_core._ext.digits cimport put_unsigned, width
+from pacs_core._ext.cursor cimport le16, le32
+from pacs_core._ext.digits cimport put32, put_unsigned, width
 from pacs_core._ext.keys cimport KEY_MAX, Text
 from pacs_core._ext.kv cimport (
     MDB_CORRUPTED, MDB_GET_BOTH_RANGE, MDB_NEXT, MDB_NEXT_NODUP, MDB_NOTFOUND, MDB_SET_RANGE, MDB_SUCCESS,
@@ -27,7 +28,8 @@ from pacs_core._ext.rows cimport (
 )
 from pacs_core._ext.text cimport is_plain
 from pacs_core._ext.values cimport kind_of, letters_of
-from pacs_core._ext.vr cimport VR_FD, VR_FL, VR_OPAQUE, VR_US
+from pacs_core._ext.vr cimport VR_FD, VR_FL, VR_OPAQUE, VR_SQ, VR_US
+from pacs_core._ext.walk cimport ITEM
 
 cdef enum:
     KEYS_A_CALL = 20000     # keys that one call looks at
@@ -75,6 +77,17 @@ cdef struct Part:           # one element of a response
     bint constant
     Text text               # of a constant
     Column column
+    Part* parts             # of a sequence: the elements of each item
+    int part_count
+    Group* group            # of a sequence: what an item has to match, NULL if nothing
+
+
+cdef struct Group:          # the tests of one sequence: one of its items has to pass them all
+    Column column
+    uint32_t tag
+    int first               # of the matcher's tests
+    int count
+    uint32_t* tags
 
 
 cdef struct Rows:           # what is known of one id, decoded when it is asked for
@@ -308,6 +321,53 @@ cdef void put_part(Sink* sink, const Part* part, Text text, bint implicit) noexc
     sink.size -= room - size
 
 
+# --- items of sequences, as `dataset` makes them -----------------------------------------------------------
+
+cdef bint next_item(Text* items, Text* item) noexcept nogil:
+    """The next item; what is left into `items`."""
+    if items.size < 8:
+        return False
+    item.data = items.data + 8
+    item.size = min(<size_t>le32(items.data + 4), items.size - 8)
+    items.data += 8 + item.size
+    items.size -= 8 + item.size
+    return True
+
+
+cdef Text of_item(Text item, uint32_t tag) noexcept nogil:
+    """The value of an attribute of an item, as it is padded; empty if it is not there."""
+    cdef Text found
+    while item.size >= 8:
+        found.data = item.data + 8
+        found.size = min(<size_t>le32(item.data + 4), item.size - 8)
+        if le16(item.data) << 16 | le16(item.data + 2) == tag:
+            while found.size and found.data[found.size - 1] == 0x20:
+                found.size -= 1
+            return found
+        item.data += 8 + found.size
+        item.size -= 8 + found.size
+    found.data = NULL
+    found.size = 0
+    return found
+
+
+cdef void put_header(Sink* sink, uint32_t tag, bint explicit) noexcept nogil:
+    """The header of an item, or of a sequence, whose length is still to come."""
+    cdef uint8_t* out = grow(sink, 12 if explicit else 8)
+    if out == NULL:
+        return
+    put16(out, tag >> 16)
+    put16(out + 2, tag)
+    if explicit:
+        out[4], out[5], out[6], out[7] = c'S', c'Q', 0, 0
+
+
+cdef void put_length(Sink* sink, size_t begin) noexcept nogil:
+    """The length of what was written from `begin` on, in front of it."""
+    if not sink.failed:
+        put32(sink.data + begin - 4, <uint32_t>(sink.size - begin))
+
+
 @cython.final
 cdef class Sieve:
     """Keeps the ids of a level whose records match, and makes responses of them.
@@ -318,9 +378,12 @@ cdef class Sieve:
         0 patient to 3 image.
     tags : sequence of int
         The attribute that each test of the matcher is for; all of this level or above.
-    parts : sequence of (tag, VR, bytes or None)
-        The elements of a response, ascending by tag: what they hold, or None for what the record has.
-        Attributes below the level have no place here.
+    parts : sequence of (tag, VR, bytes or None or a tuple of (tag, VR))
+        The elements of a response, ascending by tag: what they hold, or None for what the record has. Of a
+        sequence the elements that its items are told with. Attributes below the level have no place here.
+    sequences : sequence of (tag, tags)
+        What the last tests of the matcher are for: attributes of the items of sequences. Of a sequence that
+        is tested the items that match are told, of any other all (PS3.4 C.2.2.2.6).
     """
 
     cdef Schema schema
@@ -329,29 +392,41 @@ cdef class Sieve:
     cdef Column* columns
     cdef Part* parts
     cdef int part_count
+    cdef int plain          # tests that are not of items
+    cdef Group* groups
+    cdef int group_count
     cdef int top            # the highest level that is needed
     cdef int level
 
-    def __init__(self, Schema schema not None, int level, Matcher matcher not None, tags, parts):
+    def __init__(self, Schema schema not None, int level, Matcher matcher not None, tags, parts, sequences=()):
         cdef list wanted = list(tags)
         cdef list elements = list(parts)
+        cdef list nested = [(tag, tuple(inner)) for tag, inner in sequences]
         cdef Py_ssize_t i
         cdef bytes constant
-        if self.columns != NULL or len(wanted) != matcher.count or not 0 <= level < 4:
+        count = len(wanted) + sum(len(inner) for _, inner in nested)
+        if self.columns != NULL or count != matcher.count or not 0 <= level < 4:
             raise ValueError("a sieve is made once, of one attribute for each test")
         self.schema = schema
         self.matcher = matcher
         self.level = self.top = level
         self.columns = <Column*>take(&self.arena, (len(wanted) + 1) * sizeof(Column))
         self.parts = <Part*>take(&self.arena, (len(elements) + 1) * sizeof(Part))
-        if self.columns == NULL or self.parts == NULL:
+        self.groups = <Group*>take(&self.arena, (len(nested) + 1) * sizeof(Group))
+        if self.columns == NULL or self.parts == NULL or self.groups == NULL:
             raise MemoryError
         for i, tag in enumerate(wanted):
             self.place(tag, &self.columns[i])
+        self.plain = <int>len(wanted)
+        for tag, inner in nested:
+            self.add_group(tag, inner)
         for i, (tag, vr, value) in enumerate(elements):
             self.parts[i].tag = tag
             self.parts[i].vr = letters_of(vr)
             self.parts[i].kind = kind_of(self.parts[i].vr)
+            if self.parts[i].kind == VR_SQ and type(value) is tuple:
+                self.add_items(&self.parts[i], tag, value)
+                continue
             if self.parts[i].kind >= VR_OPAQUE:
                 raise ValueError(f"{vr} has no place in a response")
             if value is None:
@@ -374,14 +449,94 @@ cdef class Sieve:
         self.top = min(self.top, column.level)
         return 0
 
+    cdef int add_group(self, uint32_t tag, tuple inner) except -1:
+        """Tests of items, which follow those of the group before."""
+        cdef Group* group = &self.groups[self.group_count]
+        cdef Py_ssize_t i
+        group.tag = tag
+        group.first = self.plain
+        for i in range(self.group_count):
+            group.first += self.groups[i].count
+        group.count = <int>len(inner)
+        group.tags = <uint32_t*>take(&self.arena, (len(inner) + 1) * sizeof(uint32_t))
+        if group.tags == NULL:
+            raise MemoryError
+        for i in range(len(inner)):
+            group.tags[i] = inner[i]
+        self.place_items(tag, &group.column)
+        self.group_count += 1
+        return 0
+
+    cdef int add_items(self, Part* part, uint32_t tag, tuple inner) except -1:
+        """How the items of a sequence are told."""
+        cdef Py_ssize_t i
+        cdef int k
+        self.place_items(tag, &part.column)
+        part.parts = <Part*>take(&self.arena, (len(inner) + 1) * sizeof(Part))
+        if part.parts == NULL:
+            raise MemoryError
+        part.part_count = <int>len(inner)
+        for i in range(len(inner)):
+            part.parts[i].tag, vr = inner[i]
+            part.parts[i].vr = letters_of(vr)
+            part.parts[i].kind = kind_of(part.parts[i].vr)
+            if part.parts[i].kind >= VR_OPAQUE:
+                raise ValueError(f"{vr} has no place in an item of a response")
+        for k in range(self.group_count):
+            if self.groups[k].tag == tag:
+                part.group = &self.groups[k]
+        return 0
+
+    cdef int place_items(self, uint32_t tag, Column* column) except -1:
+        self.place(tag, column)
+        if column.what < 0 or not self.schema.layout.items[column.level][column.what]:
+            raise ValueError(f"{tag:08X} has no items")
+        return 0
+
+    cdef bint passes_item(self, const Group* group, Text item) noexcept nogil:
+        cdef int i
+        for i in range(group.count):
+            if not self.matcher.passes(group.first + i, of_item(item, group.tags[i]), False):
+                return False
+        return True
+
+    cdef bint passes_items(self, const Group* group, Text items) noexcept nogil:
+        cdef Text item
+        while next_item(&items, &item):
+            if self.passes_item(group, item):
+                return True
+        return False
+
+    cdef void respond_items(self, Sink* sink, const Part* part, Text items, bint implicit, bint* plain) noexcept nogil:
+        """Append a sequence, of the items that match."""
+        cdef size_t start = sink.size, begin
+        cdef Text item, text
+        cdef int i
+        put_header(sink, part.tag, not implicit)
+        while next_item(&items, &item) and not sink.failed:
+            if part.group != NULL and not self.passes_item(part.group, item):
+                continue
+            begin = sink.size
+            put_header(sink, ITEM, False)
+            for i in range(part.part_count):
+                text = of_item(item, part.parts[i].tag)
+                plain[0] = plain[0] and is_plain(text.data, text.size)
+                put_part(sink, &part.parts[i], text, implicit)
+            put_length(sink, begin + 8)
+        put_length(sink, start + (8 if implicit else 12))
+
     cdef bint passes(self, Arena* arena, Rows* rows) noexcept nogil:
         cdef int i
         cdef const Column* column
         cdef bint is_uid
-        for i in range(self.matcher.count):
+        for i in range(self.plain):
             column = &self.columns[i]
             is_uid = column.what == OF_UID and column.level != PATIENT  # it is looked up as a whole
             if not self.matcher.passes(i, text_of(&self.schema.layout, arena, rows, column), is_uid):
+                return False
+        for i in range(self.group_count):
+            column = &self.groups[i].column
+            if not self.passes_items(&self.groups[i], text_of(&self.schema.layout, arena, rows, column)):
                 return False
         return not rows.failed
 
@@ -403,6 +558,10 @@ cdef class Sieve:
         for i in range(self.part_count):
             if self.parts[i].constant:
                 text = self.parts[i].text
+            elif self.parts[i].kind == VR_SQ:
+                text = text_of(&self.schema.layout, arena, rows, &self.parts[i].column)
+                self.respond_items(sink, &self.parts[i], text, implicit, &plain)
+                continue
             else:
                 text = text_of(&self.schema.layout, arena, rows, &self.parts[i].column)
                 plain = plain and is_plain(text.data, text.size)

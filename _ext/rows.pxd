@@ -48,6 +48,7 @@ cdef struct Layout:
     uint32_t tag_of[4][SLOTS]
     uint8_t key_of[4][SLOTS]       # KeyKind
     bint pending[4][SLOTS]         # not recorded yet of all instances: no query is answered from it
+    bint items[4][SLOTS]           # a sequence: its items as `dataset` makes them, not text
     int16_t slot_of[256]           # by code, -1 if unknown
     uint8_t level_of[256]
     int modality                   # slots

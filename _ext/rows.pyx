@@ -17,6 +17,7 @@ cdef enum:
     SOP_CLASS_UID = 0x00080016
     MODALITY = 0x00080060
     STUDY_DATE = 0x00080020
+    REQUEST_ATTRIBUTES = 0x00400275
 
 UNIQUE = frozenset({
     PATIENT_ID, ISSUER_OF_PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID
@@ -70,6 +71,7 @@ cdef class Schema:
             layout.tag_of[level][slot] = tag
             layout.key_of[level][slot] = kind
             layout.pending[level][slot] = tag in untold
+            layout.items[level][slot] = tag == REQUEST_ATTRIBUTES
             layout.slot_of[code] = slot
             layout.level_of[code] = level
             if tag == MODALITY and level == SERIES:

@@ -57,6 +57,7 @@ cdef struct Slot:
     uint8_t kind        # what the value holds, VR_UNKNOWN while absent
     bint little
     bint cut
+    bint un             # a sequence: its items are implicit VR (CP-246)
 
 
 cdef struct Odd:        # the first of its kind, and how many
@@ -95,6 +96,7 @@ cdef struct Walk:
     uint64_t skip            # bytes of the current value still to come
     uint32_t keep            # of those, bytes to be kept
     int slot                 # of the current value, -1 if it is not wanted
+    int taped                # slot of the wanted sequence of undefined length that is open, -1 if none
     uint8_t pending          # what that value holds, for its slot once it is complete
     uint32_t last            # top-level tag before
     uint32_t next            # first wanted tag not below it

@@ -6,7 +6,8 @@ expected, even in an item, where elements are. So nesting costs nothing, however
 
 A decision is made when LOOKAHEAD bytes are there, or the end is: hence a data set gives the same result in
 whatever chunks it arrives. Every step consumes at least eight bytes or leaves a level of nesting: the time is
-bounded by the size. Memory is bounded by the number of wanted tags: of each, KEEP bytes are kept.
+bounded by the size. Memory is bounded by the number of wanted tags: of each, KEEP bytes are kept. Of a wanted
+sequence those are its items as they are encoded.
 
 What is not as the standard has it is walked as follows, and noted:
 
@@ -42,7 +43,7 @@ cdef void walk_begin(Walk* w, const uint32_t* wanted, const uint8_t* kinds, uint
     w.wanted = wanted
     w.kinds = kinds
     w.wanted_count = count
-    w.slot = -1
+    w.slot = w.taped = -1
 
 
 cdef void walk_free(Walk* w) noexcept nogil:
@@ -290,6 +291,48 @@ cdef int reserve(Walk* w, Slot* slot, uint32_t size) noexcept nogil:
     return 0
 
 
+cdef inline bint fits(const Element* e, uint8_t kind) noexcept nogil:
+    """Whether what is wanted as a sequence may be one, and what is not, not."""
+    return e.kind == kind or e.kind == VR_UNKNOWN or e.un if kind == VR_SQ else e.kind != VR_SQ
+
+
+cdef int open_tape(Walk* w, Element* e, uint64_t at) noexcept nogil:
+    """Begin to keep the items of a wanted sequence of undefined length; -1 without memory."""
+    cdef Slot* slot = &w.slots[w.slot]
+    if slot.kind != VR_UNKNOWN:
+        walk_note(w, F_DUPLICATE, e.tag, at - e.size)
+        slot.kind = VR_UNKNOWN
+    slot.size = 0
+    slot.cut = False
+    slot.un = e.un
+    slot.little = e.little or e.un
+    if w.whole:
+        slot.at = at
+    elif reserve(w, slot, KEEP) < 0:
+        return -1
+    w.taped = w.slot
+    return 0
+
+
+cdef void tape(Walk* w, const uint8_t* start, const uint8_t* end) noexcept nogil:
+    """Keep what was passed of the open sequence, as far as there is room."""
+    cdef Slot* slot = &w.slots[w.taped]
+    cdef size_t size = end - start
+    if size > KEEP - slot.size:
+        size = KEEP - slot.size
+        slot.cut = True
+    if size and not w.whole:
+        memcpy(w.arena + slot.at + slot.size, start, size)
+    slot.size += <uint32_t>size
+
+
+cdef inline void close_tape(Walk* w, const uint8_t* start, const uint8_t* end) noexcept nogil:
+    """The open sequence has ended."""
+    tape(w, start, end)
+    w.slots[w.taped].kind = VR_SQ
+    w.taped = -1
+
+
 cdef inline int capture(Walk* w, Element* e, uint64_t at) noexcept nogil:
     """Prepare the slot of a wanted element whose value begins at `at`; -1 without memory."""
     cdef Slot* slot = &w.slots[w.slot]
@@ -297,13 +340,14 @@ cdef inline int capture(Walk* w, Element* e, uint64_t at) noexcept nogil:
     if slot.kind != VR_UNKNOWN:
         walk_note(w, F_DUPLICATE, e.tag, at - e.size)
         slot.kind = VR_UNKNOWN
-    if e.kind == VR_SQ:
+    if not fits(e, kind):
         walk_note(w, F_WRONG_VR, e.tag, at - e.size)
         w.slot = -1
         return 0
     w.keep = <uint32_t>e.length if e.length < KEEP else <uint32_t>KEEP
     slot.cut = e.length > KEEP
     slot.little = e.little
+    slot.un = e.un
     slot.size = 0
     if w.whole:
         slot.at = at
@@ -474,10 +518,13 @@ cdef size_t walk_run(Walk* w, const uint8_t* data, size_t size, bint final, uint
     cdef uint64_t start = w.offset
     cdef uint64_t here
     cdef size_t least = 8 if final else LOOKAHEAD
+    cdef const uint8_t* passed = data  # up to here the open sequence is kept
     c.at = data
     c.end = data + size
     w.paused = False
     while not w.failed:
+        if w.taped >= 0 and w.depth == 0:
+            close_tape(w, passed, c.at)
         if w.searching:
             c.at = search(w, c.at, c.end)
             if w.searching:
@@ -513,7 +560,11 @@ cdef size_t walk_run(Walk* w, const uint8_t* data, size_t size, bint final, uint
             top_level(w, &e, here)
         if e.undefined:
             if w.slot >= 0:
-                walk_note(w, F_WRONG_VR, e.tag, here)
+                if w.kinds[w.slot] != VR_SQ or not fits(&e, VR_SQ):
+                    walk_note(w, F_WRONG_VR, e.tag, here)
+                elif open_tape(w, &e, here + e.size) < 0:
+                    break
+                passed = c.at
                 w.slot = -1
             descend(w, &e, here)
             continue
@@ -522,6 +573,8 @@ cdef size_t walk_run(Walk* w, const uint8_t* data, size_t size, bint final, uint
         w.skip = e.length
         if w.slot >= 0 and capture(w, &e, here + e.size) < 0:
             break
+    if w.taped >= 0:
+        tape(w, passed, c.at)
     w.offset = start + <uint64_t>(c.at - data)
     return <size_t>(c.at - data)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
+
+from sequence_items import pack as packed_items
 
 from pacs_core.dicom.attributes import BY_KEYWORD, Level
 from pacs_core.index import Entry
@@ -16,9 +19,15 @@ CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 
 
 def pack(values: dict[str, str]) -> bytes:
-    """A fields blob of values by keyword."""
-    items = sorted((BY_KEYWORD[keyword].tag, value.encode()) for keyword, value in values.items())
+    """A fields blob of values by keyword; items of a sequence are written as JSON."""
+    items = sorted((BY_KEYWORD[keyword].tag, _encoded(keyword, value)) for keyword, value in values.items())
     return b"\x01" + b"".join(struct.pack("<II", tag, len(value)) + value for tag, value in items)
+
+
+def _encoded(keyword: str, value: str) -> bytes:
+    if BY_KEYWORD[keyword].vr != "SQ":
+        return value.encode()
+    return packed_items({int(tag): text for tag, text in item.items()} for item in json.loads(value or "[]"))
 
 
 @dataclass(frozen=True)

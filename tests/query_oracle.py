@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
@@ -34,13 +35,18 @@ LEVELS = {attribute.tag: attribute.level for attribute in ATTRIBUTES} | {
 
 
 @functools.cache
-def matches(key: Key, text: str) -> bool:
+def matches(key: Key, text: str, nested: bool = False) -> bool:
     """Whether an attribute of that text, '' if it is absent, is what a key asks for."""
     if key.matching is Matching.UNIVERSAL:
         return True
+    if key.matching is Matching.SEQUENCE:  # one item that is all that is asked for
+        items = json.loads(text or "[]")
+        return any(
+            all(matches(one, item.get(str(one.tag), ""), nested=True) for one in key.keys) for item in items
+        )
     if key.matching is Matching.EMPTY:
         return not text.strip(" \0\\^=" if key.vr == "PN" else " \0\\")
-    one = key.vr in ONE_VALUE or key.tag in IDENTIFYING
+    one = key.vr in ONE_VALUE or (key.tag in IDENTIFYING and not nested)
     values = [value.strip(" \0") for value in ([text] if one else text.split("\\"))]
     return any(_value(key, value) for value in values if value)
 

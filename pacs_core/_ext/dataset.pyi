@@ -34,6 +34,7 @@ class Scanner:
         decode: Callable[[bytes, bytes, bool], tuple[str, bool]],
         known: Callable[[bytes], bool],
         *,
+        items: Sequence[tuple[int, str]] = ...,
         inflate_limit: int = ...,
     ) -> None: ...
     @property

@@ -26,9 +26,12 @@ class Sieve:
         0 patient to 3 image.
     tags : sequence of int
         The attribute that each test of the matcher is for; all of this level or above.
-    parts : sequence of (tag, VR, bytes or None)
-        The elements of a response, ascending by tag: what they hold, or None for what the record has.
-        Attributes below the level have no place here.
+    parts : sequence of (tag, VR, bytes or None or a tuple of (tag, VR))
+        The elements of a response, ascending by tag: what they hold, or None for what the record has. Of a
+        sequence the elements that its items are told with. Attributes below the level have no place here.
+    sequences : sequence of (tag, tags)
+        What the last tests of the matcher are for: attributes of the items of sequences. Of a sequence that
+        is tested the items that match are told, of any other all (PS3.4 C.2.2.2.6).
     """
 
     def __init__(
@@ -37,7 +40,8 @@ class Sieve:
         level: int,
         matcher: Matcher,
         tags: Iterable[int],
-        parts: Iterable[tuple[int, str, bytes | None]],
+        parts: Iterable[tuple[int, str, bytes | tuple[tuple[int, str], ...] | None]],
+        sequences: Iterable[tuple[int, Iterable[int]]] = (),
     ) -> None: ...
     def sift(self, env: Environment, ids: Sequence[int]) -> list[int]:
         """Those of some ids, in their order, that match."""

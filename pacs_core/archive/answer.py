@@ -17,7 +17,7 @@ from pacs_core.dicom.query import Filter
 from pacs_core.dicom.reading import read, read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.errors import InvalidValueError, NotFoundError, UnparsableError
-from pacs_core.index import Located, Search
+from pacs_core.index import Located, Part, Search
 from pacs_core.store import Locator, Store
 
 _HEAD = 1 << 18  # bytes of an instance in which what is asked for lies nearly always
@@ -52,7 +52,7 @@ class Answer:
         return self._search.explain()
 
     def rows(self) -> Iterator[dict[int, str]]:
-        """What the index knows of each match, as text by tag."""
+        """What the index knows of each match, as text by tag; no sequences."""
         return self._search.rows()
 
     def responses(self, constants: Constants, *, implicit: bool) -> Iterator[list[bytes]]:
@@ -62,16 +62,14 @@ class Answer:
         Where nothing matches chunks are empty: whoever reads them can break off at each.
         """
         told = self._search.query.tags - self._search.unsupported - constants.keys()
-        parts: list[tuple[int, str, bytes | None]] = [(tag, vr_of(tag), None) for tag in told]
+        parts = [self._search.part(tag) for tag in told]
         parts += [(tag, vr, value) for tag, (vr, value) in constants.items()]
         asked = self._from_instances - constants.keys()
         if not asked:
             return self._search.responses(sorted(parts), implicit=implicit)
         return self._detailed(sorted(parts), asked, implicit)
 
-    def _detailed(
-        self, parts: list[tuple[int, str, bytes | None]], asked: frozenset[int], implicit: bool
-    ) -> Iterator[list[bytes]]:
+    def _detailed(self, parts: list[Part], asked: frozenset[int], implicit: bool) -> Iterator[list[bytes]]:
         matches = Filter(key for key in self._search.query.keys if key.tag in asked)
         syntax = IMPLICIT_VR_LITTLE_ENDIAN if implicit else EXPLICIT_VR_LITTLE_ENDIAN
         chunk: list[bytes] = []

@@ -75,6 +75,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(0x0040_0245, "PerformedProcedureStepStartTime", "TM", Level.SERIES),
     Attribute(0x0040_0253, "PerformedProcedureStepID", "SH", Level.SERIES),
     Attribute(0x0040_0254, "PerformedProcedureStepDescription", "LO", Level.SERIES),
+    Attribute(0x0040_0275, "RequestAttributesSequence", "SQ", Level.SERIES),
     Attribute(0x0008_0018, "SOPInstanceUID", "UI", Level.IMAGE),
     Attribute(0x0008_0016, "SOPClassUID", "UI", Level.IMAGE),
     Attribute(0x0020_0013, "InstanceNumber", "IS", Level.IMAGE),
@@ -125,6 +126,18 @@ VRS = frozenset(
     ]
 )
 """VRs whose values the index holds, as text. Of the attributes here one is a sequence besides."""
+
+ITEMS: dict[int, tuple[tuple[int, str], ...]] = {
+    0x0040_0275: (  # RequestAttributesSequence
+        (0x0008_0050, "SH"),  # AccessionNumber
+        (0x0020_000D, "UI"),  # StudyInstanceUID
+        (0x0032_1060, "LO"),  # RequestedProcedureDescription
+        (0x0040_0007, "LO"),  # ScheduledProcedureStepDescription
+        (0x0040_0009, "SH"),  # ScheduledProcedureStepID
+        (0x0040_1001, "SH"),  # RequestedProcedureID
+    ),
+}
+"""Of the items of a sequence, what the index holds: tag and VR, ascending."""
 
 BY_TAG: dict[int, Attribute] = {attribute.tag: attribute for attribute in ATTRIBUTES}
 BY_KEYWORD: dict[str, Attribute] = {attribute.keyword: attribute for attribute in ATTRIBUTES}

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from pacs_core._ext.dataset import Header, Scan, Scanner
 from pacs_core._ext.findings import KINDS, Finding
-from pacs_core.dicom.attributes import ATTRIBUTES
+from pacs_core.dicom.attributes import ATTRIBUTES, ITEMS
 from pacs_core.dicom.charset import decode, parse
 from pacs_core.dicom.uids import TRANSFER_SYNTAXES
 
@@ -43,13 +43,16 @@ __all__ = ["KINDS", "Finding", "Header", "HeaderScan", "Scanner", "scan", "scann
 def scanner(wanted: Iterable[tuple[int, str]], *, inflate_limit: int = 1 << 30) -> Scanner:
     """A scanner for any attributes, (tag, VR) each; `scan` is that of `attributes.ATTRIBUTES`.
 
+    Of sequences those of `attributes.ITEMS` can be wanted.
     `inflate_limit`: bytes that a deflated data set may inflate to.
     """
+    attributes = tuple(wanted)
     return Scanner(
-        tuple(wanted),
+        attributes,
         {uid: (s.implicit, s.little_endian, s.deflated) for uid, s in TRANSFER_SYNTAXES.items()},
         decode,
         lambda character_set: parse(character_set).known,
+        items=[one for tag, vr in attributes if vr == "SQ" for one in ITEMS.get(tag, ())],
         inflate_limit=inflate_limit,
     )
 

@@ -34,7 +34,7 @@ from pacs_core.index.base import (
     Stats,
     Succession,
 )
-from pacs_core.index.search import Search
+from pacs_core.index.search import Part, Search
 from pacs_core.index.writer import Index
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "Located",
     "Mark",
     "Outcome",
+    "Part",
     "Reading",
     "Result",
     "Search",

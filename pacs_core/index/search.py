@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 from pacs_core._ext import browse
 from pacs_core._ext.lookup import Sieve, key_ids, level_of
 from pacs_core._ext.match import Matcher
-from pacs_core.dicom.query import Key, Matching, Query
+from pacs_core.dicom.attributes import ITEMS
+from pacs_core.dicom.dictionary import vr_of
+from pacs_core.dicom.query import Matching, Query
 from pacs_core.index.base import Located
 from pacs_core.index.plan import Driver, choose
 
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
 _FIRST: Final = 64  # ids of the first chunk: whoever waits for the first match does not wait long
 _CHUNK: Final = 512
 
-Part = tuple[int, str, bytes | None]
+Items = tuple[tuple[int, str], ...]
+Part = tuple[int, str, bytes | Items | None]
+"""An element of a response: tag, VR, and what it holds, None for what is in the record; of a sequence, tags
+and VRs of the elements of its items."""
 
 
 class Search:
@@ -44,15 +49,38 @@ class Search:
         filling = reader.filling()
         self._pending = query.tags & filling.tags if filling is not None else frozenset()
         self._env, self._layout = reader.environment, reader.layout
+        self._asked = {key.tag: key for key in query.keys}
         self.unsupported = frozenset(tag for tag in query.tags if not self._has(tag))
-        self.tests = tuple(key for key in query.matching() if self._has(key.tag) and _is_tested(key))
+        self.tests = tuple(key for key in query.matching() if self._has(key.tag))
         self.driver: Driver = choose(self._env, self._layout, query)
-        self._matcher = Matcher([(key.vr, key.matching.value, key.values) for key in self.tests])
+        self._plain = [key for key in self.tests if key.matching is not Matching.SEQUENCE]
+        self._nested = [
+            (key.tag, [one for one in key.keys if one.matching is not Matching.UNIVERSAL])
+            for key in self.tests
+            if key.matching is Matching.SEQUENCE
+        ]
+        tests = [*self._plain, *(one for _, inner in self._nested for one in inner)]
+        self._matcher = Matcher([(key.vr, key.matching.value, key.values) for key in tests])
         self.looked_at = 0
 
     def _has(self, tag: int) -> bool:
+        """Whether the index has an attribute, of a sequence all that is asked for of its items."""
         level = level_of(self._layout, tag)
-        return level is not None and level <= self.query.level
+        if level is None or level > self.query.level:
+            return False
+        asked = self._asked.get(tag)
+        held = {inner for inner, _ in ITEMS.get(tag, ())}
+        return asked is None or all(one.tag in held for one in asked.keys)
+
+    def part(self, tag: int) -> Part:
+        """What is told of an attribute that is asked for: of a sequence what is asked for of its items, or
+        all that the index has if that is nothing (PS3.4 C.2.2.2.6)."""
+        held = ITEMS.get(tag)
+        if held is None:
+            return tag, vr_of(tag), None
+        asked = self._asked.get(tag)
+        wanted = {one.tag for one in asked.keys} if asked is not None else ()
+        return tag, "SQ", tuple(one for one in held if not wanted or one[0] in wanted)
 
     def ids(self) -> Iterator[list[int]]:
         """Ids that match, in chunks."""
@@ -63,7 +91,7 @@ class Search:
                 yield found
 
     def rows(self) -> Iterator[dict[int, str]]:
-        """What is known of each match, as text by tag."""
+        """What is known of each match, as text by tag; no sequences."""
         for chunk in self.ids():
             for row in browse.matches(self._env, self._layout, self.query.level, chunk):
                 if row is not None:
@@ -105,8 +133,14 @@ class Search:
         return "\n".join(lines)
 
     def _sieve(self, parts: Sequence[Part]) -> Sieve:
-        tags = [key.tag for key in self.tests]
-        return Sieve(self._layout, self.query.level, self._matcher, tags, parts)
+        return Sieve(
+            self._layout,
+            self.query.level,
+            self._matcher,
+            [key.tag for key in self._plain],
+            parts,
+            [(tag, [one.tag for one in inner]) for tag, inner in self._nested],
+        )
 
     def _chunks(self) -> Iterator[list[int]]:
         """Ids of the query's level that may match."""
@@ -147,7 +181,3 @@ class Search:
                     yield list(dict.fromkeys(fresh))
                 if after is None:
                     break
-
-
-def _is_tested(key: Key) -> bool:
-    return key.matching is not Matching.SEQUENCE

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+import sequence_items
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -60,14 +61,29 @@ def text_of(element: pydicom.DataElement) -> str:
     return str(value).rstrip(" \0") if element.VR in {"LT", "ST", "UT"} else str(value).strip(" \0")
 
 
-def expected(dataset: Dataset) -> dict[int, str]:
-    return {a.tag: text_of(dataset[a.tag]) for a in attributes.ATTRIBUTES if a.tag in dataset}
+def expected(dataset: Dataset) -> dict[int, object]:
+    return {
+        a.tag: items_of(dataset[a.tag]) if a.vr == "SQ" else text_of(dataset[a.tag])
+        for a in attributes.ATTRIBUTES
+        if a.tag in dataset
+    }
 
 
-def fields(found: header.Header) -> dict[int, str]:
+def items_of(element: pydicom.DataElement) -> list[dict[int, str]]:
+    """The items as the index holds them."""
+    held = [tag for tag, _ in attributes.ITEMS[element.tag]]
+    return [
+        {tag: text for tag in held if tag in item and (text := text_of(item[tag]))} for item in element.value
+    ]
+
+
+def fields(found: header.Header) -> dict[int, object]:
     """The fields, PN without empty component groups at their end."""
-    got = {}
+    got: dict[int, object] = {}
     for tag, value in record.unpack(found.fields).items():
+        if attributes.BY_TAG[tag].vr == "SQ":
+            got[tag] = sequence_items.unpack(value)
+            continue
         text = value.decode()
         if attributes.BY_TAG[tag].vr == "PN":
             text = "\\".join(name.rstrip("=").strip() for name in text.split("\\"))
@@ -169,6 +185,33 @@ OTHERS: list[tuple[int, str, object]] = [
 
 
 @st.composite
+def requests(draw: st.DrawFn, letters: st.SearchStrategy[str]) -> pydicom.DataElement:
+    """A Request Attributes Sequence: items of either kind, with sequences and character sets in them."""
+    items = []
+    for _ in range(draw(st.integers(0, 3))):
+        item = Dataset()
+        text = letters
+        if draw(st.booleans()):
+            character_set = draw(st.sampled_from(["ISO_IR 100", "ISO_IR 192", "ISO_IR 144"]))
+            item.SpecificCharacterSet = character_set
+            text = st.one_of(TEXT, st.text(REPERTOIRES[character_set], max_size=20))
+        for tag, vr in draw(st.sets(st.sampled_from(attributes.ITEMS[0x00400275]))):
+            value = draw(SIMPLE.get(vr, text))
+            item.add_new(tag, vr, value[:16] if vr == "SH" else value)
+        if draw(st.booleans()):
+            code = Dataset()
+            code.ScheduledProcedureStepID = "not this one"
+            code.is_undefined_length_sequence_item = draw(st.booleans())
+            item.ScheduledProtocolCodeSequence = Sequence([code])
+            item["ScheduledProtocolCodeSequence"].is_undefined_length = draw(st.booleans())
+        item.is_undefined_length_sequence_item = draw(st.booleans())
+        items.append(item)
+    element = pydicom.DataElement(0x00400275, "SQ", Sequence(items))
+    element.is_undefined_length = draw(st.booleans())
+    return element
+
+
+@st.composite
 def datasets(draw: st.DrawFn, depth: int = 2) -> Dataset:
     dataset = Dataset()
     character_set = draw(st.sampled_from(["", *REPERTOIRES]))
@@ -176,8 +219,12 @@ def datasets(draw: st.DrawFn, depth: int = 2) -> Dataset:
         dataset.SpecificCharacterSet = character_set
     letters = st.one_of(TEXT, st.text(REPERTOIRES.get(character_set, "abc"), max_size=20))
     for attribute in draw(st.sets(st.sampled_from(attributes.ATTRIBUTES), max_size=12)):
+        if attribute.vr == "SQ":
+            continue
         value = draw(SIMPLE.get(attribute.vr, letters))
         dataset.add_new(attribute.tag, attribute.vr, value[:16] if attribute.vr == "SH" else value)
+    if draw(st.booleans()):
+        dataset.add(draw(requests(letters)))
     dataset.add_new(0x00090010, "LO", "CREATOR")
     for tag, vr, other in draw(st.lists(st.sampled_from(OTHERS), max_size=6, unique_by=lambda row: row[0])):
         if vr != "SQ":

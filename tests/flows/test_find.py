@@ -32,12 +32,21 @@ PATIENT = PatientRootQueryRetrieveInformationModelFind
 MANY = 3000
 
 
+def request(step: str, procedure: str) -> Dataset:
+    """An item of a Request Attributes Sequence, of a character set of its own."""
+    item = Dataset()
+    item.SpecificCharacterSet = "ISO_IR 192"
+    item.ScheduledProcedureStepID, item.RequestedProcedureID = step, procedure
+    item.ScheduledProtocolCodeSequence = [Dataset()]
+    return item
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     with serving(tmp_path_factory.mktemp("find") / "archive") as server:
         images = [
             instance(1, PatientName="Müller^Jürgen", SpecificCharacterSet="ISO_IR 100", ImageType=["A", "B"]),
-            instance(2, series=2),
+            instance(2, series=2, RequestAttributesSequence=[request("1", "R7"), request("Ü2", "R8")]),
             *(instance(number, study=2, patient="MANY", size=2) for number in range(MANY)),
         ]
         client = pacs_core.Client("127.0.0.1", server.port)
@@ -131,6 +140,40 @@ def test_22_counts_and_modalities_of_a_study(server: Serving) -> None:
     found, _ = ask(server, "STUDY", StudyInstanceUID=uid(2), **keys)
     assert (found.NumberOfStudyRelatedSeries, found.NumberOfStudyRelatedInstances) == (1, MANY)
     assert found.ModalitiesInStudy == "CT"
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({}, [{"ScheduledProcedureStepID": "1"}, {"ScheduledProcedureStepID": "Ü2"}]),
+        ({"ScheduledProcedureStepID": "1"}, [{"ScheduledProcedureStepID": "1"}]),
+        (
+            {"ScheduledProcedureStepID": "Ü?", "RequestedProcedureID": ""},
+            [{"ScheduledProcedureStepID": "Ü2", "RequestedProcedureID": "R8"}],
+        ),
+        ({"ScheduledProcedureStepID": "1", "RequestedProcedureID": "R8"}, None),  # not one item of both
+    ],
+)
+def test_items_of_a_sequence_are_matched_one_by_one(
+    server: Serving, syntax: str, keys: dict[str, str], told: list[dict[str, str]] | None
+) -> None:
+    """PS3.4 C.2.2.2.6; an item without keys, or none, matches all."""
+    item = Dataset()
+    for keyword, value in keys.items():
+        setattr(item, keyword, value)
+    series = {"StudyInstanceUID": uid(1), "SeriesInstanceUID": ""}
+    sets = {"SpecificCharacterSet": "ISO_IR 192"}
+    *found, final = ask(server, "SERIES", syntax=syntax, **sets, **series, RequestAttributesSequence=[item])
+    assert final.Status == 0
+    by_uid = {match.SeriesInstanceUID: match.RequestAttributesSequence for match in found}
+    assert by_uid.keys() == ({uid(1, 1), uid(1, 2)} if not keys else {uid(1, 2)} if told else set())
+    if told is not None:
+        values = [{name: one.get(name) for name in keys or told[0]} for one in by_uid[uid(1, 2)]]
+        assert values == told
+    if not keys:
+        assert not by_uid[uid(1, 1)]
+        assert by_uid[uid(1, 2)][0].RequestedProcedureID == "R7"
 
 
 @pytest.mark.parametrize("sets", ["ISO_IR 100", "ISO_IR 192", "ISO_IR 144", ""])

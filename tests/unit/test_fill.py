@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.dataset import Dataset
 
 from pacs_core import Archive
 from pacs_core.archive import Duplicates
@@ -19,7 +20,7 @@ from pacs_core.archive.reindex import reindex
 from pacs_core.archive.verify import verify
 from pacs_core.dicom import dictionary
 from pacs_core.dicom.attributes import ATTRIBUTES, Level
-from pacs_core.dicom.query import Query, key_of
+from pacs_core.dicom.query import Key, Matching, Query, key_of
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.errors import ArchiveError, ConfigError
 from pacs_core.index import Index, schema
@@ -188,8 +189,10 @@ def test_an_instance_that_can_not_be_read_is_counted_and_holds_nothing_up(tmp_pa
 
 def test_an_index_of_the_version_before_is_opened_and_learns(tmp_path: Path) -> None:
     path = tmp_path / "archive"
+    request = Dataset()
+    request.ScheduledProcedureStepID = "S1"
     with opened(path) as archive:
-        archive.store(image(1))
+        archive.store(image(1, RequestAttributesSequence=[request]))
         env = archive.index._opened.env
         codes = schema.unpack_codes(env.read(schema.META, [b"codes"])[0] or b"")
         old = [(tag, code) for tag, code in codes.items() if tag != 0x0040_0275]
@@ -199,9 +202,26 @@ def test_an_index_of_the_version_before_is_opened_and_learns(tmp_path: Path) -> 
         again = schema.unpack_codes(archive.index.environment.read(schema.META, [b"codes"])[0] or b"")
         assert {tag: again[tag] for tag, _ in old} == dict(old)
         assert ask(archive, Level.STUDY, AccessionNumber="A1")[0] == [{"AccessionNumber": "A1"}]
+        assert requested(archive, ("ScheduledProcedureStepID", "S2")) == (1, {"RequestAttributesSequence"})
         assert archive.fill().instances == 1
         assert ask(archive, Level.STUDY, AdmissionID="V1")[0] == [{"AdmissionID": "V1"}]
+        assert requested(archive, ("ScheduledProcedureStepID", "S1")) == (1, set())
+        assert requested(archive, ("ScheduledProcedureStepID", "S2")) == (0, set())
+        # What the items are not held with makes the whole of it unsupported, but at image level.
+        assert requested(archive, ("ReasonForTheRequestedProcedure", "no"))[1] == {
+            "RequestAttributesSequence"
+        }
+        assert requested(archive, ("ReasonForTheRequestedProcedure", "no"), Level.IMAGE) == (0, set())
         assert list(archive.index.check()) == []
+
+
+def requested(archive: Archive, asked: tuple[str, str], level: Level = Level.SERIES) -> tuple[int, set[str]]:
+    """How many match an attribute of a requests' items, and the keywords of what is not supported."""
+    inner = key_of(dictionary.tag_of(asked[0]), "SH", asked[1])
+    key = Key(0x00400275, "SQ", Matching.SEQUENCE, keys=(inner,))
+    answer = archive.search(Query(level, (key,), relational=True, tags=frozenset({key.tag})))
+    found = [match for chunk in answer.responses({}, implicit=True) for match in chunk]
+    return len(found), {dictionary.keyword_of(tag) for tag in answer.unsupported}
 
 
 # --- all that can happen meanwhile ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
@@ -17,9 +18,10 @@ from pacs_core._ext import browse
 from pacs_core._ext.lookup import Sieve
 from pacs_core._ext.match import Matcher
 from pacs_core.dicom import dictionary
-from pacs_core.dicom.attributes import BY_KEYWORD, Level
+from pacs_core.dicom.attributes import BY_KEYWORD, ITEMS, Level
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.query import Key, Matching, Negotiated, Query, key_of, query_of
+from pacs_core.dicom.reading import read_dataset
 from pacs_core.errors import IdentifierError
 from pacs_core.index import Index, Search, plan
 from pacs_core.index import search as searching
@@ -56,6 +58,7 @@ DATES = (
     *(f"2024{m:02}{d:02}" for m in range(1, 13) for d in (1, 2, 15)),
 )
 TIMES = ("", "10", "1011", "101112", "101112.5", "101112.500000", "10:11:12", "235959.999999", "noon")
+REQUESTS = 0x0040_0275
 MODALITIES = ("CT", "MR", "MR", "US", "", "CT\\SR", "ct", " PT", "M" * 70)
 
 
@@ -92,7 +95,18 @@ def series(dice: random.Random, number: int) -> dict[str, str]:
         "SeriesNumber": dice.choice(["", "1", "01", "2"]),
         "SeriesDescription": dice.choice(WORDS),
         "OperatorsName": dice.choice(FAMILIES),
+        "RequestAttributesSequence": requests(dice),
     }
+
+
+def requests(dice: random.Random) -> str:
+    """Items of a Request Attributes Sequence, as JSON."""
+    texts = ("", "", "1", "2", "12", "A\\B", "頭部", "Thorax", "x" * 90)
+    items = [
+        {str(tag): text for tag, _ in ITEMS[REQUESTS] if (text := dice.choice(texts))}
+        for _ in range(dice.choice([0, 0, 1, 1, 2, 3]))
+    ]
+    return json.dumps(items) if items else ""
 
 
 def generated(seed: int) -> list[Instance]:
@@ -183,6 +197,17 @@ def asked(dice: random.Random, known: list[str], vr: str) -> str:
     return dice.choice(forms)()
 
 
+def asked_of_items(dice: random.Random, known: list[str]) -> Key:
+    """A sequence key, of attributes that the items of one series may have."""
+    item = dice.choice([{}, *json.loads(dice.choice(known))])
+    keys = tuple(
+        key_of(tag, vr, asked(dice, [item.get(str(tag)) or "1"], vr), dice.choice(NEGOTIATED))
+        for tag, vr in dice.sample(ITEMS[REQUESTS], dice.randrange(4))
+    )
+    matches_all = all(key.matching is Matching.UNIVERSAL for key in keys)
+    return Key(REQUESTS, "SQ", Matching.UNIVERSAL if matches_all else Matching.SEQUENCE, keys=keys)
+
+
 def queries(rows: dict[Level, list[oracle.Row]], seed: int, count: int) -> Iterator[Query]:
     dice = random.Random(seed)
     known: dict[int, list[str]] = {}
@@ -196,13 +221,17 @@ def queries(rows: dict[Level, list[oracle.Row]], seed: int, count: int) -> Itera
             vr = dictionary.vr_of(tag)
             text = asked(dice, known.get(tag, ["1"]), vr)
             keys.append(key_of(tag, vr, text, dice.choice(NEGOTIATED)))
+        if dice.random() < 0.2:
+            keys.append(asked_of_items(dice, known[REQUESTS]))
         level = dice.choice([Level.PATIENT, Level.STUDY, Level.STUDY, Level.SERIES, Level.IMAGE])
         yield Query(level, tuple(keys), relational=True, tags=frozenset(key.tag for key in keys))
 
 
 def told(found: list[dict[int, str]]) -> list[list[tuple[int, str]]]:
-    """Rows in an order of their own, without what is empty."""
-    return sorted(sorted((tag, value) for tag, value in row.items() if value) for row in found)
+    """Rows in an order of their own, without what is empty, and sequences, which are no text."""
+    return sorted(
+        sorted((tag, value) for tag, value in row.items() if value and tag != REQUESTS) for row in found
+    )
 
 
 def test_every_plan_gives_the_oracle_s_answer(index: Index, rows: dict[Level, list[oracle.Row]]) -> None:
@@ -258,6 +287,50 @@ def test_responses_are_the_rows(index: Index) -> None:
         values = [row.get(one.tag, "") for one in tags]
         assert all(value.encode() in response for value in values)
         assert response.startswith(b"\x08\0\x05\0\x0a\0\0\0ISO_IR 192") is not "".join(values).isascii()
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_items_that_match_are_told_with_what_was_asked(
+    index: Index, rows: dict[Level, list[oracle.Row]], implicit: bool
+) -> None:
+    """PS3.4 C.2.2.2.6."""
+    dice = random.Random(5)
+    known = [row.get(REQUESTS, "[]") for row in rows[Level.SERIES]]
+    told_items = 0
+    for _ in range(60):
+        key = asked_of_items(dice, known)
+        wanted = {one.tag for one in key.keys} or {tag for tag, _ in ITEMS[REQUESTS]}
+        query = Query(Level.SERIES, (key,), relational=True, tags=frozenset({REQUESTS}))
+        search = index.search(query)
+        responses = search.responses([(0x0020_000E, "UI", None), search.part(REQUESTS)], implicit=implicit)
+        found = []
+        for response in (one for chunk in responses for one in chunk):
+            match = read_dataset(response, "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1")
+            items = match["RequestAttributesSequence"]
+            assert all({element.tag for element in item} == wanted for item in items)
+            told_items += len(items)
+            found.append(
+                (
+                    str(match.get("SeriesInstanceUID") or ""),
+                    [
+                        {e.tag: text for e in item if (text := "\\".join(map(str, e.values)))}
+                        for item in items
+                    ],
+                )
+            )
+        expected = [
+            (
+                row.get(0x0020_000E, ""),
+                [
+                    {int(tag): text for tag, text in item.items() if int(tag) in wanted}
+                    for item in json.loads(row.get(REQUESTS, "[]"))
+                    if all(oracle.matches(one, item.get(str(one.tag), ""), nested=True) for one in key.keys)
+                ],
+            )
+            for row in oracle.answer(query, rows[Level.SERIES])
+        ]
+        assert sorted(found, key=repr) == sorted(expected, key=repr)
+    assert told_items > 100
 
 
 def test_plans_in_words(index: Index) -> None:
