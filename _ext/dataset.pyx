@@ -125,7 +125,7 @@ cdef size_t put_numbers(uint8_t* out, const uint8_t* p, uint32_t size, uint8_t k
 
 
 cdef inline uint32_t tag_at(const uint8_t* p, bint little) noexcept nogil:
-    return le16(p) << 16 | le16(p + 2) if little else be16(p) << 16 | be16(p + 2)
+    return <uint32_t>le16(p) << 16 | le16(p + 2) if little else <uint32_t>be16(p) << 16 | be16(p + 2)
 
 
 cdef str uid_text(const uint8_t* out, size_t at, size_t size):

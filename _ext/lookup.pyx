@@ -340,7 +340,7 @@ cdef Text of_item(Text item, uint32_t tag) noexcept nogil:
     while item.size >= 8:
         found.data = item.data + 8
         found.size = min(<size_t>le32(item.data + 4), item.size - 8)
-        if le16(item.data) << 16 | le16(item.data + 2) == tag:
+        if (<uint32_t>le16(item.data) << 16 | le16(item.data + 2)) == tag:
             while found.size and found.data[found.size - 1] == 0x20:
                 found.size -= 1
             return found

@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from pacs_core.archive.heirs import read_instance
-from pacs_core.dicom.added import attribute_of
-from pacs_core.dicom.attributes import Attribute, Level
+from pacs_core.dicom.added import Asked, asked
+from pacs_core.dicom.attributes import Level
 from pacs_core.errors import (
     ArchiveError,
     ConfigError,
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 log = get_logger("archive.fill")
 
-_BATCH: Final = 32
+_BATCH: Final = 256
+_SMALL_BATCH: Final = 32  # in the background: nobody waits long for it
 _IDLE_SECONDS: Final = 5.0
 _SHARE: Final = 4  # of the time, in the background: one part in five
 _SHARE_BESIDE_OTHERS: Final = 19
@@ -55,10 +56,10 @@ class Filled:
     unreadable: int = 0
 
 
-def asked_for(attributes: Iterable[str]) -> list[Attribute]:
+def asked_for(attributes: Iterable[str]) -> list[Asked]:
     """The attributes that entries mean (see `dicom.added`). Raises ConfigError for one that can't be held."""
     try:
-        return [attribute_of(text) for text in attributes]
+        return [asked(text) for text in attributes]
     except ValueError as exc:
         raise ConfigError(f"archive.attributes: {exc}") from None
 
@@ -88,17 +89,17 @@ def fill(archive: Archive, *, progress: Callable[[int], None] = lambda _: None) 
     """
     done = Filled()
     with archive.place.fill_lock(wait=True):
-        while (asked := _step(archive.index, archive.objects, done)) is not None:
-            progress(asked)
+        while (count := _step(archive.index, archive.objects, done, _BATCH)) is not None:
+            progress(count)
     return done
 
 
-def _step(index: Index, store: Store, done: Filled) -> int | None:
-    """Ask one batch; how many that were, None if there was nothing to ask for."""
+def _step(index: Index, store: Store, done: Filled, most: int) -> int | None:
+    """Ask one batch, of `most`; how many that were, None if there was nothing to ask for."""
     filling = index.filling()
     if filling is None:
         return None
-    ids = next(index.all_of(Level.IMAGE, filling.after), [])[:_BATCH]
+    ids = next(index.all_of(Level.IMAGE, filling.after), [])[:most]
     wanted = [one for one in ids if one < filling.until]
     heirs = []
     for located in index.located(wanted):
@@ -108,7 +109,7 @@ def _step(index: Index, store: Store, done: Filled) -> int | None:
             if _is_held(index, located):
                 log.error("an instance can't be asked for attributes", why=str(exc))
                 done.unreadable += 1
-    after = wanted[-1] if len(wanted) == _BATCH else filling.until
+    after = wanted[-1] if len(wanted) == most else filling.until
     if index.fill(filling, heirs, after):
         done.instances += len(heirs)
         if after >= filling.until:
@@ -167,6 +168,6 @@ class Background:
         before = index.stats().commits
         others = before != self._commits
         with self._archive.place.fill_lock(wait=False):
-            _step(index, self._archive.objects, done)
+            _step(index, self._archive.objects, done, _SMALL_BATCH)
         self._commits = before + (index.stats().commits != before)
         return (time.monotonic() - begun) * (_SHARE_BESIDE_OTHERS if others else _SHARE)

@@ -8,7 +8,7 @@ the instance that was received first, so a level that is given should be one at 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from pacs_core.dicom import dictionary
 from pacs_core.dicom.attributes import BY_TAG, VRS, Attribute, Level
@@ -48,8 +48,16 @@ _MODULES: Final = {
 _LEVELS: Final = {keyword: level for level, text in _MODULES.items() for keyword in text.split()}
 
 
-def attribute_of(text: str) -> Attribute:
-    """The attribute that an entry means.
+class Asked(NamedTuple):
+    """What an entry means; `given`: it says the level. Where it does not, an index that has the attribute at
+    another one is right, too."""
+
+    attribute: Attribute
+    given: bool = False
+
+
+def asked(text: str) -> Asked:
+    """What an entry means.
 
     Raises
     ------
@@ -70,14 +78,14 @@ def attribute_of(text: str) -> Attribute:
     if (known := BY_TAG.get(tag)) is not None:
         if given not in (None, known.level):
             raise ValueError(f"{text}: every index has it, at level {known.level.name}")
-        return known
+        return Asked(known)
     found = dictionary.entry(tag)
     if found is None or not found.keyword or tag >> 16 & 1:
         raise ValueError(f"{text}: not an attribute of the standard, and only those can be added")
     if found.vr not in VRS or tag >> 16 <= _META_GROUP or tag in _OF_ANY:
         raise ValueError(f"{text}: a {found.vr} of group {tag >> 16:04X} can't be held in the index")
     level = _LEVELS.get(found.keyword, Level.IMAGE) if given is None else given
-    return Attribute(tag, found.keyword, found.vr, level)
+    return Asked(Attribute(tag, found.keyword, found.vr, level), given is not None)
 
 
 _META_GROUP: Final = 0x0002

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Final, NamedTuple, Protocol
 
+from pacs_core.dicom.added import Asked
 from pacs_core.dicom.attributes import Attribute, Level
 from pacs_core.dicom.header import Scanner
 
@@ -20,6 +21,17 @@ class Reading(NamedTuple):
 
     scanner: Scanner
     known: int
+
+
+class Filling(NamedTuple):
+    """Attributes that came when instances were held already, and how far those have been asked for them.
+
+    Instances up to the id `after`, and from `until` on, are recorded with `tags`.
+    """
+
+    until: int
+    after: int
+    tags: frozenset[int]
 
 
 class Addition(NamedTuple):
@@ -206,5 +218,16 @@ class IndexBackend(Protocol):
     ) -> Iterator[dict[int, str]]: ...
 
     def stats(self) -> Stats: ...
+
+    @property
+    def reading(self) -> Reading: ...
+
+    def add(self, wanted: Sequence[Asked]) -> None: ...
+
+    def additions(self) -> list[Addition]: ...
+
+    def filling(self) -> Filling | None: ...
+
+    def fill(self, filling: Filling, heirs: Sequence[Entry], after: int) -> bool: ...
 
     def close(self) -> None: ...

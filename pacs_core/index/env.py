@@ -6,7 +6,7 @@ import contextlib
 import os
 import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +14,12 @@ from typing import Final, NamedTuple
 
 from pacs_core._ext.kv import Environment
 from pacs_core._ext.rows import Schema
+from pacs_core.dicom.added import Asked
 from pacs_core.dicom.attributes import ATTRIBUTES, Attribute
 from pacs_core.dicom.header import Scanner, scanner
 from pacs_core.errors import ArchiveError, CorruptError, PacsError, StorageError, from_os_error
 from pacs_core.index import schema
+from pacs_core.index.base import Filling
 from pacs_core.index.checkpoint import Checkpoint, sync_path
 from pacs_core.index.lock import CommitLock, OncePerProcess
 from pacs_core.logs import get_logger
@@ -52,7 +54,7 @@ class State(NamedTuple):
     packed: tuple[bytes, bytes | None]
     schema: Schema
     attributes: tuple[Attribute, ...]
-    filling: schema.Filling | None
+    filling: Filling | None
     scanner: Scanner
     known: int
 
@@ -143,7 +145,7 @@ class Opened:
         if fresh and self.env.entries()[schema.INSTANCE]:
             pending = schema.unpack_filling(filling)
             tags = fresh if pending is None else fresh | pending.tags
-            following = schema.Filling(self.counters()[0], 0, frozenset(tags))
+            following = Filling(self.counters()[0], 0, frozenset(tags))
             changes.append((schema.META, b"filling", schema.pack_filling(following)))
         return changes
 
@@ -155,13 +157,22 @@ class Opened:
             self.checkpoint()
             self.let_go()
 
-    def add(self, attributes: Iterable[Attribute]) -> None:
-        """Record attributes from now on, durably; raises as `schema.assign_codes`."""
+    def add(self, wanted: Sequence[Asked]) -> None:
+        """Record attributes from now on, durably. Raises ArchiveError if one is in the index at another level
+        than it has to be, or there is no room."""
         with self.lock.hold():
-            self._amend(self._additions(attributes))
+            levels = {attribute.tag: attribute.level for attribute in self.refresh().attributes}
+            for attribute, given in wanted:
+                level = levels.get(attribute.tag, attribute.level)
+                if given and level is not attribute.level:
+                    raise ArchiveError(
+                        f"{attribute.keyword} is in the index at level {level.name}, not "
+                        f"{attribute.level.name}: `pacs-core reindex` makes it anew, with what is asked for"
+                    )
+            self._amend(self._additions(one.attribute for one in wanted))
             self.refresh()
 
-    def filled(self, before: schema.Filling, after: int) -> bool:
+    def filled(self, before: Filling, after: int) -> bool:
         """Note that instances up to the id `after` were asked; False if `before` is not how it was."""
         with self.lock.hold():
             if self.refresh().filling != before:

@@ -12,7 +12,7 @@ from pacs_core.dicom.attributes import BY_TAG, Level
 from pacs_core.dicom.query import Query
 from pacs_core.errors import IdentifierError
 from pacs_core.index import schema
-from pacs_core.index.base import Addition, Located, Loss, Mark, Reading, Stats, Succession
+from pacs_core.index.base import Addition, Filling, Located, Loss, Mark, Reading, Stats, Succession
 from pacs_core.index.env import Opened
 from pacs_core.index.search import Search
 
@@ -139,7 +139,7 @@ class Reader:
             if attribute.tag in pending or attribute.tag not in BY_TAG
         ]
 
-    def filling(self) -> schema.Filling | None:
+    def filling(self) -> Filling | None:
         """Which instances are still to be asked for attributes that came later; None if there are none."""
         return self._opened.refresh().filling
 

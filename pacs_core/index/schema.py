@@ -18,6 +18,7 @@ from pacs_core._ext import keys, kv
 from pacs_core.dicom import dictionary
 from pacs_core.dicom.attributes import ATTRIBUTES, BY_TAG, VRS, Attribute, Level
 from pacs_core.errors import ArchiveError
+from pacs_core.index.base import Filling
 
 SCHEMA_VERSION: Final = 2
 OLDEST_VERSION: Final = 1
@@ -86,17 +87,6 @@ Codes = Mapping[int, Code]
 """By tag."""
 
 
-class Filling(NamedTuple):
-    """Attributes that came when instances were held already, and how far those have been asked for them.
-
-    Instances up to the id `after`, and from `until` on, are recorded with `tags`.
-    """
-
-    until: int
-    after: int
-    tags: frozenset[int]
-
-
 def pack_codes(codes: Codes) -> bytes:
     """The codes as `meta` keeps them: tag u32, level u8, code u8, kind u8, 0; ascending by code."""
     rows = sorted(codes.items(), key=lambda item: item[1].code)
@@ -131,21 +121,12 @@ def unpack_filling(packed: bytes | None) -> Filling | None:
 def assign_codes(known: Codes, attributes: Iterable[Attribute] = ATTRIBUTES) -> dict[int, Code]:
     """`known` and, with new codes, those of `attributes` that are not in it yet.
 
-    Raises
-    ------
-    ArchiveError
-        An attribute is known at another level, or there is no room for it.
+    What is known stays at its level. Raises ArchiveError if there is no room.
     """
     codes = dict(known)
     following = max((code.code for code in known.values()), default=0) + 1
     for attribute in sorted(attributes):
-        before = codes.get(attribute.tag)
-        if before is not None and before.level is not attribute.level:
-            raise ArchiveError(
-                f"{attribute.keyword} is in the index at level {before.level.name}, not "
-                f"{attribute.level.name}: `pacs-core reindex` makes it anew, with what is asked for"
-            )
-        if attribute.tag in UNIQUE or before is not None:
+        if attribute.tag in UNIQUE or attribute.tag in codes:
             continue
         if (
             following > MAX_CODES
@@ -178,12 +159,12 @@ def recorded(codes: Codes) -> tuple[Attribute, ...]:
 
     Not among them: what this program knows nothing of, because a newer one added it.
     """
-    added = (
-        Attribute(tag, found.keyword, found.vr, code.level)
-        for tag, code in codes.items()
-        if tag not in BY_TAG and (found := dictionary.entry(tag)) is not None and found.vr in VRS
+    found = (dictionary.entry(tag) for tag in codes if tag not in BY_TAG)
+    added = (Attribute(one.tag, one.keyword, one.vr, Level.IMAGE) for one in found if one and one.vr in VRS)
+    return tuple(
+        attribute._replace(level=codes[attribute.tag].level) if attribute.tag in codes else attribute
+        for attribute in (*ATTRIBUTES, *added)
     )
-    return (*ATTRIBUTES, *added)
 
 
 def native_rows(codes: Codes) -> list[tuple[int, int, int, int]]:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Self
 
 from pacs_core._ext import catalog
-from pacs_core.dicom.attributes import Attribute
+from pacs_core.dicom.added import Asked
 from pacs_core.errors import ArchiveError, OutOfResourcesError, PacsError, StorageError
 from pacs_core.index import audit, env
-from pacs_core.index.base import Conflict, Entry, Mark, Outcome, Result
+from pacs_core.index.base import Conflict, Entry, Filling, Mark, Outcome, Result
 from pacs_core.index.lock import CommitLock
 from pacs_core.index.reader import Reader
-from pacs_core.index.schema import Filling
 from pacs_core.index.snapshot import snapshot
 
 # Calling an enumeration takes several times as long.
@@ -184,7 +183,7 @@ class Index(Reader):
                 entry.fields = self.reread(entry)
                 entry.known = known
 
-    def add(self, attributes: Iterable[Attribute]) -> None:
+    def add(self, wanted: Sequence[Asked]) -> None:
         """Record attributes from now on, of whatever process; instances held are to be asked (see `fill`).
 
         What the index has already stays as it is.
@@ -192,10 +191,10 @@ class Index(Reader):
         Raises
         ------
         ArchiveError
-            It has one of them at another level, or no room for them.
+            It has one of them at another level than is given, or no room for them.
         """
         self._lock()
-        self._opened.add(attributes)
+        self._opened.add(wanted)
 
     def fill(self, filling: Filling, heirs: Sequence[Entry], after: int) -> bool:
         """Enter what instances say of attributes that came later; those up to the id `after` have been asked.

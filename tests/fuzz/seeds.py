@@ -122,6 +122,18 @@ def data_sets() -> Iterator[Dataset]:
     numbers.add_new(0x00200013, "FD", 0.1)
     numbers.add_new(0x00200011, "SV", -(2**63))
     yield numbers
+    step = Dataset()
+    step.SpecificCharacterSet = "ISO_IR 144"
+    step.ScheduledProcedureStepID, step.RequestedProcedureDescription = "S1", "Люкс"
+    step.ScheduledProtocolCodeSequence = [instance(size=2)]
+    step["ScheduledProtocolCodeSequence"].is_undefined_length = True
+    other = Dataset()
+    other.AccessionNumber = "A1"
+    for undefined in (False, True):  # a sequence whose items are kept
+        requested = instance(size=16, RequestAttributesSequence=[step, other])
+        requested["RequestAttributesSequence"].is_undefined_length = undefined
+        step.is_undefined_length_sequence_item = undefined
+        yield requested
 
 
 def oddities() -> Iterator[bytes]:

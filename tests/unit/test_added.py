@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pacs_core.dicom import added, dictionary
-from pacs_core.dicom.added import attribute_of
+from pacs_core.dicom.added import asked
 from pacs_core.dicom.attributes import BY_KEYWORD, BY_TAG, VRS, Level
 
 
@@ -22,7 +22,8 @@ from pacs_core.dicom.attributes import BY_KEYWORD, BY_TAG, VRS, Level
     ],
 )
 def test_levels_are_those_of_the_information_model(text: str, keyword: str, vr: str, level: Level) -> None:
-    assert attribute_of(text)[1:] == (keyword, vr, level)
+    assert asked(text).attribute[1:] == (keyword, vr, level)
+    assert asked(text).given == (":" in text and keyword != "PatientAge")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_levels_are_those_of_the_information_model(text: str, keyword: str, vr: 
 )
 def test_what_an_index_can_not_hold_is_refused_with_the_reason(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as caught:
-        attribute_of(text)
+        asked(text)
     assert str(caught.value).startswith(text)
 
 

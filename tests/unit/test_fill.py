@@ -19,6 +19,7 @@ from pacs_core.archive.fill import Filled, remaining
 from pacs_core.archive.reindex import reindex
 from pacs_core.archive.verify import verify
 from pacs_core.dicom import dictionary
+from pacs_core.dicom.added import asked
 from pacs_core.dicom.attributes import ATTRIBUTES, Level
 from pacs_core.dicom.query import Key, Matching, Query, key_of
 from pacs_core.dicom.reading import read_dataset
@@ -121,10 +122,10 @@ def test_what_was_added_stays_until_a_reindex(tmp_path: Path) -> None:
     with opened(path) as archive:
         assert ask(archive, Level.SERIES, DeviceSerialNumber="D1")[0] == [{"DeviceSerialNumber": "D1"}]
         with pytest.raises(ArchiveError, match="at level STUDY"):
-            archive.index.add([schema.Attribute(0x00380010, "AdmissionID", "LO", Level.SERIES)])
+            archive.index.add([asked("SERIES:AdmissionID")])
     place = archive.place
     assert reindex(place, map_size=MAP, attributes=("SERIES:AdmissionID",)).indexed == 1
-    with opened(path) as archive:
+    with opened(path, ("AdmissionID",)) as archive:  # at which level it does not say
         assert [tuple(a.attribute[1:]) for a in archive.additions()] == [("AdmissionID", "LO", Level.SERIES)]
         assert ask(archive, Level.SERIES, AdmissionID="V1")[0] == [{"AdmissionID": "V1"}]
         assert ask(archive, Level.SERIES, DeviceSerialNumber="D1")[1] == {"DeviceSerialNumber"}
@@ -146,18 +147,15 @@ def filling_keywords(count: int) -> list[str]:
     return [e.keyword for e in found if e.vr in ("LO", "DS", "IS", "SH") and e.keyword not in known][:count]
 
 
-def test_a_further_addition_starts_again_and_a_broken_off_one_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_further_addition_starts_again_and_a_broken_off_one_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "archive"
     with opened(path) as archive:
         for number in range(10):
             archive.store(image(number))
-    monkeypatch.setattr(filling, "_BATCH", 3)
     done = Filled()
     with opened(path, ASKED[:1]) as archive:
         for _ in range(2):
-            assert filling._step(archive.index, archive.objects, done) == 3
+            assert filling._step(archive.index, archive.objects, done, 3) == 3
     with opened(path) as archive:  # begins with what is left
         assert remaining(archive.index) == 4
         before = archive.index.filling()
@@ -251,18 +249,15 @@ def happenings(archive: Archive, dice: random.Random, done: Filled) -> Iterator[
         archive.ingest.remove([uid(1 + dice.randrange(3), 1, dice.randrange(12)) for _ in range(3)])
 
     def ask_some() -> None:
-        filling._step(archive.index, archive.objects, done)
+        filling._step(archive.index, archive.objects, done, dice.randrange(1, 5))
 
     while True:
         yield dice.choice([store, store, store, delete, ask_some, ask_some])
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
-def test_whatever_happens_meanwhile_it_is_what_a_rebuild_gives(
-    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_happens_meanwhile_it_is_what_a_rebuild_gives(tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
-    monkeypatch.setattr(filling, "_BATCH", 1 + dice.randrange(4))
     path, done = tmp_path / "archive", Filled()
     policy = dice.choice([Duplicates.KEEP, Duplicates.REPLACE])
     for attributes in ((), ASKED[:2], ASKED):
