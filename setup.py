@@ -57,6 +57,7 @@ MODULES = (
     "tree",
     "values",
     "walk",
+    "words",
 )
 FUZZ_TARGETS = (
     "catalog",

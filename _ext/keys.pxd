@@ -9,7 +9,7 @@ endian). Texts of more than `TEXT_CUT` bytes (no valid UID is that long) are cut
 SipHash-2-4 under the index's own secret, so that nobody can make two of them meet.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from pacs_core._ext.arena cimport Arena
@@ -60,6 +60,35 @@ cdef struct Out:            # normalised text on its way; what goes beyond `room
     size_t size
     size_t room
     uint8_t* inner          # unless NULL: set to 1 where a folded character goes on, not where it begins
+
+
+cdef inline size_t code_point(const uint8_t* data, size_t size, uint32_t* point) noexcept nogil:
+    """The character that UTF-8 begins with, and its size: 1 in ASCII, 0 if it is none."""
+    cdef size_t more, k
+    if size == 0:
+        return 0
+    if data[0] < 0x80:
+        point[0] = data[0]
+        return 1
+    if data[0] >= 0xF0:
+        more, point[0] = 3, data[0] & 0x07
+    elif data[0] >= 0xE0:
+        more, point[0] = 2, data[0] & 0x0F
+    elif data[0] >= 0xC2:
+        more, point[0] = 1, data[0] & 0x1F
+    else:
+        return 0
+    if more >= size:
+        return 0
+    for k in range(1, more + 1):
+        point[0] = point[0] << 6 | (data[k] & 0x3F)
+    return more + 1
+
+
+cdef inline void put(Out* out, uint8_t byte) noexcept nogil:
+    if out.size < out.room:
+        out.data[out.size] = byte
+        out.size += 1
 
 
 cdef Text trimmed(const uint8_t* data, size_t size) noexcept nogil

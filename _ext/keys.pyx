@@ -65,12 +65,6 @@ cdef const Fold* fold_of(uint32_t point) noexcept nogil:
     return NULL
 
 
-cdef inline void put(Out* out, uint8_t byte) noexcept nogil:
-    if out.size < out.room:
-        out.data[out.size] = byte
-        out.size += 1
-
-
 cdef void put_point(Out* out, uint32_t point) noexcept nogil:
     if point < 0x80:
         put(out, point)
@@ -90,35 +84,20 @@ cdef void put_point(Out* out, uint32_t point) noexcept nogil:
 
 cdef void fold_text(Text text, Out* out) noexcept nogil:
     """Append the case folding of UTF-8 `text`; bytes that are not UTF-8 stay as they are."""
-    cdef size_t i = 0, need, k, start
+    cdef size_t i = 0, size, k, start
     cdef uint32_t point
     cdef uint8_t byte
     cdef const Fold* fold
     while i < text.size and out.size < out.room:
         byte = text.data[i]
-        if byte < 0x80:
+        size = code_point(text.data + i, text.size - i, &point)
+        if size <= 1:
             put(out, byte + 32 if c'A' <= byte <= c'Z' else byte)
             i += 1
             continue
-        if byte >= 0xF0:
-            need, point = 3, byte & 0x07
-        elif byte >= 0xE0:
-            need, point = 2, byte & 0x0F
-        elif byte >= 0xC2:
-            need, point = 1, byte & 0x1F
-        else:
-            put(out, byte)
-            i += 1
-            continue
-        if i + need >= text.size:
-            put(out, byte)
-            i += 1
-            continue
-        for k in range(1, need + 1):
-            point = point << 6 | (text.data[i + k] & 0x3F)
         fold = fold_of(point)
         if fold == NULL:
-            for k in range(need + 1):
+            for k in range(size):
                 put(out, text.data[i + k])
         else:
             for k in range(3):
@@ -127,7 +106,7 @@ cdef void fold_text(Text text, Out* out) noexcept nogil:
                     put_point(out, fold.to[k])
                 if k and out.inner != NULL:
                     memset(out.inner + start, 1, out.size - start)
-        i += need + 1
+        i += size
 
 
 # --- normalisation ----------------------------------------------------------------------------------------

@@ -376,8 +376,8 @@ cdef class Sieve:
     ----------
     level : int
         0 patient to 3 image.
-    tags : sequence of int
-        The attribute that each test of the matcher is for; all of this level or above.
+    tags : sequence of int, or of (int, int)
+        The attribute that each test of the matcher is for, or date and time; all of this level or above.
     parts : sequence of (tag, VR, bytes or None or a tuple of (tag, VR))
         The elements of a response, ascending by tag: what they hold, or None for what the record has. Of a
         sequence the elements that its items are told with. Attributes below the level have no place here.
@@ -390,6 +390,7 @@ cdef class Sieve:
     cdef Matcher matcher
     cdef Arena arena
     cdef Column* columns
+    cdef Column* times      # level -1 where a test is for one attribute
     cdef Part* parts
     cdef int part_count
     cdef int plain          # tests that are not of items
@@ -411,12 +412,17 @@ cdef class Sieve:
         self.matcher = matcher
         self.level = self.top = level
         self.columns = <Column*>take(&self.arena, (len(wanted) + 1) * sizeof(Column))
+        self.times = <Column*>take(&self.arena, (len(wanted) + 1) * sizeof(Column))
         self.parts = <Part*>take(&self.arena, (len(elements) + 1) * sizeof(Part))
         self.groups = <Group*>take(&self.arena, (len(nested) + 1) * sizeof(Group))
-        if self.columns == NULL or self.parts == NULL or self.groups == NULL:
+        if self.columns == NULL or self.times == NULL or self.parts == NULL or self.groups == NULL:
             raise MemoryError
         for i, tag in enumerate(wanted):
-            self.place(tag, &self.columns[i])
+            date, time = tag if isinstance(tag, tuple) else (tag, None)
+            self.place(date, &self.columns[i])
+            self.times[i].level = -1
+            if time is not None:
+                self.place(time, &self.times[i])
         self.plain = <int>len(wanted)
         for tag, inner in nested:
             self.add_group(tag, inner)
@@ -529,10 +535,17 @@ cdef class Sieve:
         cdef int i
         cdef const Column* column
         cdef bint is_uid
+        cdef Text text, time
         for i in range(self.plain):
             column = &self.columns[i]
+            text = text_of(&self.schema.layout, arena, rows, column)
+            if self.times[i].level >= 0:
+                time = text_of(&self.schema.layout, arena, rows, &self.times[i])
+                if not self.matcher.passes_combined(i, text, time):
+                    return False
+                continue
             is_uid = column.what == OF_UID and column.level != PATIENT  # it is looked up as a whole
-            if not self.matcher.passes(i, text_of(&self.schema.layout, arena, rows, column), is_uid):
+            if not self.matcher.passes(i, text, is_uid):
                 return False
         for i in range(self.group_count):
             column = &self.groups[i].column

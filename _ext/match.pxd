@@ -11,6 +11,8 @@ cdef enum:
     MATCH_WILDCARD
     MATCH_RANGE
     MATCH_EMPTY
+    MATCH_FUZZY
+    MATCH_COMBINED
 
 cdef enum:
     FORM_TEXT = 0
@@ -36,6 +38,8 @@ cdef struct Operand:
     Text text          # normalised; a name: its group
     int group          # of a name: which one has to match, -1 any
     bint one           # whether there is a '?' in a name
+    Text[2] words      # of a fuzzy name: what its words begin with, as patterns, bare and spelled out
+    bint differ        # whether those differ
     bint number        # whether it is a number, or an end of a range is a date or time
     double value
     Span span
@@ -60,5 +64,7 @@ cdef class Matcher:
     cdef list groups(self, bytes value)
     cdef int operand(self, Test* test, Operand* operand, bytes value, bint last) except -1
     cdef size_t range_time(self, uint8_t* data, size_t size, bint last) noexcept
+    cdef int add_words(self, Operand* operand, Text group) except -1
     cdef bint passes(self, int test, Text value, bint whole) noexcept nogil
+    cdef bint passes_combined(self, int test, Text date, Text time) noexcept nogil
     cdef bint likes(self, Text key) noexcept nogil

@@ -9,12 +9,16 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 
 from pacs_core._ext.arena cimport Arena, keep, release, take
 from pacs_core._ext.keys cimport KEY_DATE, KEY_NAME, Out, Text, normal, trimmed
+from pacs_core._ext.words cimport fold_words, prepare
 
 FORMS = {
     "PN": FORM_NAME, "DA": FORM_DATE, "TM": FORM_TIME, "DT": FORM_MOMENT,
     **dict.fromkeys(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"), FORM_NUMBER),
 }
-MATCHINGS = {"values": MATCH_VALUES, "wildcard": MATCH_WILDCARD, "range": MATCH_RANGE, "empty": MATCH_EMPTY}
+MATCHINGS = {
+    "values": MATCH_VALUES, "wildcard": MATCH_WILDCARD, "range": MATCH_RANGE, "empty": MATCH_EMPTY,
+    "fuzzy": MATCH_FUZZY, "combined": MATCH_COMBINED,
+}
 
 cdef frozenset WHOLE = frozenset(("LT", "ST", "UR", "UT"))
 
@@ -109,7 +113,59 @@ cdef bint group_matches(const Operand* operand, bint pattern, Text group) noexce
     return has(operand.text, c'^') and wild(operand.text, found, out.inner)
 
 
-cdef bint name_matches(const Operand* operand, bint pattern, Text value) noexcept nogil:
+cdef bint next_word(Text* words, Text* word) noexcept nogil:
+    """Take the first of some words; whether there was one."""
+    while words.size and words.data[0] == c' ':
+        words.data += 1
+        words.size -= 1
+    word.data = words.data
+    word.size = 0
+    while word.size < words.size and words.data[word.size] != c' ':
+        word.size += 1
+    words.data += word.size
+    words.size -= word.size
+    return word.size != 0
+
+
+cdef bint has_word(Text words, Text pattern) noexcept nogil:
+    cdef Text word
+    while next_word(&words, &word):
+        if wild(pattern, word, NULL):
+            return True
+    return False
+
+
+cdef bint fuzzy_matches(const Operand* operand, Text group) noexcept nogil:
+    """Whether a component group has each of the words of an operand, bare or spelled out."""
+    cdef uint8_t[2][LONGEST_NAME] buffers
+    cdef Text[2] found
+    cdef Text[2] patterns
+    cdef Text bare, spelled
+    cdef Out out
+    cdef bint differ = operand.differ
+    cdef int i
+    if operand.words[0].size == 0:
+        return False
+    for i in range(2):
+        if i and not differ:
+            break
+        out.data = buffers[i]
+        out.size = 0
+        out.room = LONGEST_NAME
+        out.inner = NULL
+        differ = fold_words(group, i, False, &out) or differ
+        found[i].data = buffers[i]
+        found[i].size = out.size
+        patterns[i] = operand.words[i]
+    while next_word(&patterns[0], &bare):
+        if differ and next_word(&patterns[1], &spelled) and has_word(found[1], spelled):
+            continue
+        if not has_word(found[0], bare):
+            return False
+    return True
+
+
+cdef bint name_matches(const Operand* operand, int matching, Text value) noexcept nogil:
     cdef size_t start = 0, i
     cdef int group = 0
     cdef Text part
@@ -118,8 +174,11 @@ cdef bint name_matches(const Operand* operand, bint pattern, Text value) noexcep
             continue
         part.data = value.data + start
         part.size = i - start
-        if (operand.group < 0 or operand.group == group) and group_matches(operand, pattern, part):
-            return True
+        if operand.group < 0 or operand.group == group:
+            if group_matches(operand, matching != MATCH_VALUES, part):
+                return True
+            if matching == MATCH_FUZZY and fuzzy_matches(operand, part):
+                return True
         start = i + 1
         group += 1
     return False
@@ -281,24 +340,75 @@ cdef bint number_of(Text text, double* value) noexcept nogil:
     return end == buffer + text.size
 
 
+cdef inline bint is_range(const Operand* first, const Operand* last) noexcept nogil:
+    """Whether both ends are dates or times, or open."""
+    return (first.text.size == 0 or first.number) and (last.text.size == 0 or last.number)
+
+
+cdef bint touches(const Operand* first, const Operand* last, const Span* span) noexcept nogil:
+    if not is_range(first, last):
+        return False
+    if first.text.size and span.last - ahead(span, &first.span) < first.span.first:
+        return False
+    return last.text.size == 0 or span.first - ahead(span, &last.span) <= last.span.last
+
+
 cdef bint in_range(const Test* test, Text value) noexcept nogil:
     cdef const Operand* first = test.operands
     cdef const Operand* last = test.operands + 1
     cdef uint8_t[LONGEST_TIME] buffer
     cdef Text found
     cdef Span span
-    if (first.text.size and not first.number) or (last.text.size and not last.number):
-        return False
     if test.form == FORM_MOMENT:
-        if not span_of(value, &span):
-            return False
-        if first.text.size and span.last - ahead(&span, &first.span) < first.span.first:
-            return False
-        return last.text.size == 0 or span.first - ahead(&span, &last.span) <= last.span.last
+        return span_of(value, &span) and touches(first, last, &span)
+    if not is_range(first, last):
+        return False
     found = plain_time(value, buffer) if test.form == FORM_TIME else plain_date(value, buffer)
     if found.size == 0 or (first.text.size and compare_prefix(found, first.text) < 0):
         return False
     return last.text.size == 0 or compare_prefix(found, last.text) <= 0
+
+
+cdef bint moment_of(Text date, Text time, Span* span) noexcept nogil:
+    """What a whole date and a time, if there is one, denote together; whether they are that."""
+    cdef uint8_t[LONGEST_TIME + LONGEST_CLOCK] buffer
+    cdef Text moment = plain_date(date, buffer)
+    cdef size_t i
+    if moment.size != 8:
+        return False
+    for i in range(time.size):
+        if time.data[i] == c':':
+            continue
+        if moment.size == 8 + LONGEST_CLOCK or not (digit(time.data[i]) or time.data[i] == c'.'):
+            return False
+        buffer[moment.size] = time.data[i]
+        moment.size += 1
+    return span_of(moment, span)
+
+
+cdef Text next_value(Text* values) noexcept nogil:
+    """Take the first of several values; an empty one where there is none."""
+    cdef size_t size = 0
+    cdef Text value
+    while size < values.size and values.data[size] != c'\\':
+        size += 1
+    value = trimmed(values.data, size)
+    size += size < values.size
+    values.data += size
+    values.size -= size
+    return value
+
+
+cdef bint fits_combined(const Test* test, Text dates, Text times) noexcept nogil:
+    """Whether one of the dates, with the time at the same place, is in a range."""
+    cdef Text date, time
+    cdef Span span
+    while dates.size:
+        date = next_value(&dates)
+        time = next_value(&times)
+        if date.size and moment_of(date, time, &span) and touches(test.operands, test.operands + 1, &span):
+            return True
+    return False
 
 
 cdef bint same_span(const Span* a, const Span* b) noexcept nogil:
@@ -312,7 +422,7 @@ cdef bint one_matches(const Test* test, const Operand* operand, Text value) noex
     cdef double number
     cdef Span span
     if test.form == FORM_NAME:
-        return name_matches(operand, test.matching == MATCH_WILDCARD, value)
+        return name_matches(operand, test.matching, value)
     if test.form == FORM_NUMBER and operand.number:
         return number_of(value, &number) and number == operand.value
     if test.form == FORM_DATE:
@@ -378,7 +488,8 @@ cdef class Matcher:
     Parameters
     ----------
     tests : sequence of (VR, matching, values)
-        The VR as text; "values", "wildcard", "range" or "empty"; values as str: any of them, or the two ends.
+        The VR as text; "values", "wildcard", "range", "empty", "fuzzy" or "combined"; values as str: any of
+        them, or the two ends, which are dates and times (DT) where the test is a combined one.
     """
 
     def __init__(self, tests):
@@ -390,8 +501,11 @@ cdef class Matcher:
         if self.tests == NULL:
             raise MemoryError
         for i, (vr, matching, values) in enumerate(wanted):
-            self.tests[i].form = FORMS.get(vr, FORM_TEXT)
             self.tests[i].matching = MATCHINGS[matching]
+            self.tests[i].form = FORMS.get("DT" if matching == "combined" else vr, FORM_TEXT)
+            if self.tests[i].matching == MATCH_FUZZY:
+                prepare()
+                self.tests[i].form = FORM_NAME
             self.tests[i].whole = vr in WHOLE
             self.compile(&self.tests[i], [value.encode("utf-8", "surrogatepass") for value in values])
         self.count = len(wanted)
@@ -404,7 +518,7 @@ cdef class Matcher:
         cdef Py_ssize_t i
         for value in values:
             parts.append(self.groups(value) if test.form == FORM_NAME else [(-1, value)])
-        if test.matching == MATCH_RANGE and len(values) != 2:
+        if test.matching in (MATCH_RANGE, MATCH_COMBINED) and len(values) != 2:
             raise ValueError("a range has two ends")
         test.count = sum(map(len, parts))
         test.operands = <Operand*>take(&self.arena, (test.count + 1) * sizeof(Operand))
@@ -447,6 +561,8 @@ cdef class Matcher:
         operand.text.data = out.data
         operand.text.size = out.size
         operand.one = test.form == FORM_NAME and has(operand.text, c'?')
+        if test.matching == MATCH_FUZZY:
+            self.add_words(operand, text)
         if test.form == FORM_NUMBER:
             operand.number = number_of(text, &operand.value)
         elif test.form == FORM_DATE:
@@ -455,6 +571,26 @@ cdef class Matcher:
             operand.number = plain_time(text, buffer).size != 0
         elif test.form == FORM_MOMENT:
             operand.number = span_of(text, &operand.span)
+        return 0
+
+    cdef int add_words(self, Operand* operand, Text group) except -1:
+        """The words of a group, each as a pattern for what begins with it; without those that say nothing."""
+        cdef uint8_t[LONGEST_NAME] buffer
+        cdef Out out
+        cdef bytes words
+        cdef int spelled
+        for spelled in range(2):
+            out.data = buffer
+            out.size = 0
+            out.room = LONGEST_NAME
+            out.inner = NULL
+            operand.differ = fold_words(group, spelled, True, &out)
+            words = (<const char*>buffer)[:out.size]
+            words = b" ".join([word + b"*" for word in words.split(b" ") if word.strip(b"*")])
+            operand.words[spelled].size = len(words)
+            operand.words[spelled].data = <const uint8_t*>keep(&self.arena, PyBytes_AS_STRING(words), len(words))
+            if operand.words[spelled].data == NULL:
+                raise MemoryError
         return 0
 
     cdef size_t range_time(self, uint8_t* data, size_t size, bint last) noexcept:
@@ -472,19 +608,32 @@ cdef class Matcher:
     cdef bint passes(self, int test, Text value, bint whole) noexcept nogil:
         return fits(&self.tests[test], value, whole)
 
+    cdef bint passes_combined(self, int test, Text date, Text time) noexcept nogil:
+        """As `passes`, of a date that is told with its time if the test is for both."""
+        if self.tests[test].matching == MATCH_COMBINED:
+            return fits_combined(&self.tests[test], date, time)
+        return fits(&self.tests[test], date, False)
+
     cdef bint likes(self, Text key) noexcept nogil:
-        """Whether normalised text is as one of the patterns of the first test."""
+        """Whether normalised text is as one of the patterns of the first test, or has its words."""
         cdef int i
         for i in range(self.tests[0].count):
             if wild(self.tests[0].operands[i].text, key, NULL):
                 return True
+            if self.tests[0].matching == MATCH_FUZZY and fuzzy_matches(&self.tests[0].operands[i], key):
+                return True
         return False
 
-    def matches(self, int test, bytes value not None):
-        """Whether an attribute, as text in UTF-8, passes the test of that number."""
-        cdef Text text
+    def matches(self, int test, bytes value not None, bytes time not None=b""):
+        """Whether an attribute, as text in UTF-8, passes the test of that number; a combined one with the
+        attribute of the time."""
         if not 0 <= test < self.count:
             raise IndexError(test)
-        text.data = <const uint8_t*>PyBytes_AS_STRING(value)
-        text.size = PyBytes_GET_SIZE(value)
-        return self.passes(test, text, False)
+        return self.passes_combined(test, whole(value), whole(time))
+
+
+cdef Text whole(bytes value):
+    cdef Text text
+    text.data = <const uint8_t*>PyBytes_AS_STRING(value)
+    text.size = PyBytes_GET_SIZE(value)
+    return text

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -35,8 +37,8 @@ LEVELS = {attribute.tag: attribute.level for attribute in ATTRIBUTES} | {
 
 
 @functools.cache
-def matches(key: Key, text: str, nested: bool = False) -> bool:
-    """Whether an attribute of that text, '' if it is absent, is what a key asks for."""
+def matches(key: Key, text: str, time: str = "", nested: bool = False) -> bool:
+    """Whether an attribute of that text, '' if it is absent, is what a key asks for; a date with its time."""
     if key.matching is Matching.UNIVERSAL:
         return True
     if key.matching is Matching.SEQUENCE:  # one item that is all that is asked for
@@ -44,6 +46,9 @@ def matches(key: Key, text: str, nested: bool = False) -> bool:
         return any(
             all(matches(one, item.get(str(one.tag), ""), nested=True) for one in key.keys) for item in items
         )
+    if key.matching is Matching.COMBINED:
+        pairs = itertools.zip_longest(text.split("\\"), time.split("\\"), fillvalue="")
+        return any(_in_moments(key.values, _moment(*pair)) for pair in pairs)
     if key.matching is Matching.EMPTY:
         return not text.strip(" \0\\^=" if key.vr == "PN" else " \0\\")
     one = key.vr in ONE_VALUE or (key.tag in IDENTIFYING and not nested)
@@ -54,6 +59,8 @@ def matches(key: Key, text: str, nested: bool = False) -> bool:
 def _value(key: Key, value: str) -> bool:
     if key.matching is Matching.RANGE:
         return _RANGES[key.vr](key.values, value)
+    if key.matching is Matching.FUZZY:
+        return any(_name(wanted, value, True, fuzzy=True) for wanted in key.values)
     wild = key.matching is Matching.WILDCARD
     return any(_is(key.vr, wanted, value, wild) for wanted in key.values)
 
@@ -92,12 +99,13 @@ def _behind(text: list[tuple[str, bool]], place: int) -> int:
 # --- names ------------------------------------------------------------------------------------------------
 
 
-def _name(wanted: str, value: str, wild: bool) -> bool:
+def _name(wanted: str, value: str, wild: bool, *, fuzzy: bool = False) -> bool:
     groups, keys = value.split("="), wanted.split("=")
     if len(keys) == 1:
-        return any(_group(wanted, group, wild) for group in groups)
+        return any(_group(wanted, group, wild) or (fuzzy and _fuzzy(wanted, group)) for group in groups)
     return all(
-        number < len(groups) and _group(group, groups[number], wild)
+        number < len(groups)
+        and (_group(group, groups[number], wild) or (fuzzy and _fuzzy(group, groups[number])))
         for number, group in enumerate(keys)
         if group.strip(" \0^*")
     )
@@ -121,6 +129,56 @@ def _group(wanted: str, group: str, wild: bool) -> bool:
     return pattern(asked, _folded("^".join(found))) or (
         "^" in asked and pattern(asked, _folded("^".join(padded)))
     )
+
+
+_LETTERS = {
+    **{letter: (bare, bare) for letter, bare in {"œ": "oe", "æ": "ae", "þ": "th", "’": ""}.items()},
+    **{letter: (bare, bare) for letter, bare in {"ł": "l", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t"}.items()},
+    **{"ø": ("o", "oe"), "ı": ("i", "i")},
+}
+_WRITTEN_OUT = {("a", "\u0308"): "e", ("o", "\u0308"): "e", ("u", "\u0308"): "e", ("a", "\u030a"): "a"}
+
+
+def _fuzzy(wanted: str, group: str) -> bool:
+    """Whether there is a word that begins with each of those that are wanted, bare or written out."""
+    bare, out = (
+        [word for word in _words(wanted, out, kept="*?") if word.strip("*")] for out in (False, True)
+    )
+    return bool(bare) and all(
+        any(re.match(_expression(one), word) for word in _words(group, False))
+        or any(re.match(_expression(other), word) for word in _words(group, True))
+        for one, other in zip(bare, out, strict=True)
+    )
+
+
+def _expression(word: str) -> str:
+    return "".join({"*": "(?s:.*)", "?": "(?s:.)"}.get(char, re.escape(char)) for char in word)
+
+
+def _words(text: str, written_out: bool, kept: str = "") -> list[str]:
+    bare = ""
+    for char in text:
+        bare += (
+            char if char in kept else _plain(char, bare[-1:] if char in "\u0308\u030a" else "", written_out)
+        )
+    return "".join(
+        char if char in kept or char.isascii() is False or char.isalnum() else " " for char in bare
+    ).split(" ")
+
+
+def _plain(char: str, before: str, written_out: bool) -> str:
+    """What is compared of a character: lower case, without compatibility and marks."""
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char.casefold()).casefold())
+    plain = ""
+    for part in decomposed:
+        if part in _LETTERS:
+            plain += _LETTERS[part][written_out]
+        elif unicodedata.category(part) == "Mn" and ord(part) < 0x700:
+            base = plain[-1:] or before
+            plain += _WRITTEN_OUT.get((base, part), "") if written_out else ""
+        elif part != "'":
+            plain += " " if part in "*?" else part
+    return plain
 
 
 def _folded(text: str) -> list[tuple[str, bool]]:
@@ -174,6 +232,13 @@ def _span(text: str) -> tuple[datetime, datetime, timedelta | None] | None:
         ]
         end = begin + timedelta(**{finest[-1][1]: 1 / 10 ** len(fraction)})
     return begin, end, _offset(found[8])
+
+
+def _moment(date: str, time: str) -> str:
+    """A date and a time put together; '' if there is no whole date, or what is no time."""
+    day = _date(date.strip(" \0")) or ""
+    clock = time.strip(" \0").replace(":", "")
+    return day + clock if len(day) == 8 and re.fullmatch(r"[0-9.]*", clock) else ""
 
 
 def _offset(text: str | None) -> timedelta | None:
@@ -236,7 +301,7 @@ _RANGES: dict[str, Any] = {"DA": _in_dates, "TM": _in_times, "DT": _in_moments}
 def answer(query: Query, rows: Iterable[Row]) -> list[Row]:
     """Those of what is held at the level of a query that match it."""
     keys = [key for key in query.keys if LEVELS.get(key.tag, Level.IMAGE + 1) <= query.level]
-    return [row for row in rows if all(matches(key, row.get(key.tag, "")) for key in keys)]
+    return [row for row in rows if all(matches(key, *(row.get(tag, "") for tag in key.tags)) for key in keys)]
 
 
 def held(instances: list[Instance]) -> dict[Level, list[Row]]:

@@ -24,8 +24,8 @@ class Sieve:
     ----------
     level : int
         0 patient to 3 image.
-    tags : sequence of int
-        The attribute that each test of the matcher is for; all of this level or above.
+    tags : sequence of int, or of (int, int)
+        The attribute that each test of the matcher is for, or date and time; all of this level or above.
     parts : sequence of (tag, VR, bytes or None or a tuple of (tag, VR))
         The elements of a response, ascending by tag: what they hold, or None for what the record has. Of a
         sequence the elements that its items are told with. Attributes below the level have no place here.
@@ -39,7 +39,7 @@ class Sieve:
         schema: Schema,
         level: int,
         matcher: Matcher,
-        tags: Iterable[int],
+        tags: Iterable[int | tuple[int, int]],
         parts: Iterable[tuple[int, str, bytes | tuple[tuple[int, str], ...] | None]],
         sequences: Iterable[tuple[int, Iterable[int]]] = (),
     ) -> None: ...

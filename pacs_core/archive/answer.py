@@ -70,7 +70,7 @@ class Answer:
         return self._detailed(sorted(parts), asked, implicit)
 
     def _detailed(self, parts: list[Part], asked: frozenset[int], implicit: bool) -> Iterator[list[bytes]]:
-        matches = Filter(key for key in self._search.query.keys if key.tag in asked)
+        matches = Filter(key for key in self._search.query.keys if not asked.isdisjoint(key.tags))
         syntax = IMPLICIT_VR_LITTLE_ENDIAN if implicit else EXPLICIT_VR_LITTLE_ENDIAN
         chunk: list[bytes] = []
         looked_at = 0

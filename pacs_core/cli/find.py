@@ -36,6 +36,7 @@ Examples:
   pacs-core find 127.0.0.1 11112 'PatientName=Doe*' StudyDate=20260101- StudyDescription
   pacs-core find 127.0.0.1 11112 series StudyInstanceUID=1.2.3 Modality SeriesDescription --format csv
   pacs-core find pacs.example 104 patient PatientID --aec PACS --limit 10 --json
+  pacs-core find pacs.example 104 --fuzzy 'PatientName=jane doe' StudyDate
   pacs-core find --archive archive ModalitiesInStudy=MR StudyDate=20260101-
   pacs-core find --archive archive --explain 'PatientName=Doe*'"""
 )
@@ -44,6 +45,8 @@ Examples:
 @root_option
 @click.option("--format", "form", type=click.Choice(_FORMATS), help="Default: table.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="No more matches than that.")
+@click.option("--fuzzy", is_flag=True, help="Names by how their words begin, where the peer does that.")
+@click.option("--combined", is_flag=True, help="Ranges of a date and its time are one range of moments.")
 @click.option("--explain", is_flag=True, help="Of an archive of ours: only how it would be searched.")
 @tls_options
 @common(aet="server.aet")
@@ -54,6 +57,8 @@ def command(
     root: str | None,
     form: str | None,
     limit: int | None,
+    fuzzy: bool,
+    combined: bool,
     explain: bool,
     tls: Tls,
 ) -> int:
@@ -65,12 +70,13 @@ def command(
     host, port, words = ("", 0, words) if local else _peer(words)
     keys, asked = asking = question(words, root)
     if explain:
-        _explain(call, asked)
+        _explain(call, _query(asked, fuzzy, combined))
         return 0
     if local:
-        found = _held(call, asked)
+        found = _held(call, _query(asked, fuzzy, combined))
     else:
-        found = client_for(call, host, port, aec, tls).find(asked.level, keys, root=asked.root)
+        client = client_for(call, host, port, aec, tls)
+        found = client.find(asked.level, keys, root=asked.root, fuzzy=fuzzy, combined=combined)
     with closing(found):
         for line in _lines(islice(found, limit), asking.columns, "json" if call.json else form or "table"):
             click.echo(line)
@@ -86,28 +92,29 @@ def _peer(words: tuple[str, ...]) -> tuple[str, int, tuple[str, ...]]:
     return words[0], port, words[2:]
 
 
-def _held(call: Invocation, asked: Asked) -> Generator[Dataset, None, None]:
+def _held(call: Invocation, query: Query) -> Generator[Dataset, None, None]:
     """What an archive of ours has."""
     from pacs_core.dicom.reading import read_dataset
     from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
     with open_archive(call, create=False) as archive:
-        for chunk in archive.search(_query(asked)).responses({}, implicit=False):
+        for chunk in archive.search(query).responses({}, implicit=False):
             for match in chunk:
                 yield read_dataset(match, EXPLICIT_VR_LITTLE_ENDIAN)
 
 
-def _explain(call: Invocation, asked: Asked) -> None:
+def _explain(call: Invocation, query: Query) -> None:
     with open_archive(call, create=False) as archive:
-        plan = archive.search(_query(asked)).explain()
+        plan = archive.search(query).explain()
     call.show({"plan": plan.splitlines()}, plan)
 
 
-def _query(asked: Asked) -> Query:
+def _query(asked: Asked, fuzzy: bool, combined: bool) -> Query:
     """Our own archive needs no unique keys above the level."""
     from pacs_core.dicom.query import Negotiated, query_of
 
-    return query_of(asked.identifier, asked.level, asked.root, Negotiated(relational=True))
+    negotiated = Negotiated(relational=True, fuzzy=fuzzy, combined=combined)
+    return query_of(asked.identifier, asked.level, asked.root, negotiated)
 
 
 def _lines(found: Iterator[Dataset], columns: Sequence[str], form: str) -> Iterator[str]:

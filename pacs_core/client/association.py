@@ -9,7 +9,7 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -59,9 +59,13 @@ class Association:
         context, of which the peer accepts one transfer syntax.
     receives
         The SOP classes of which the peer is to send us instances: for them we are the SCP (PS3.7 D.3.3.4).
+    extended
+        What to ask for by SOP Class Extended Negotiation (PS3.7 D.3.3.5), by SOP class.
 
     Attributes
     ----------
+    extended : dict[str, bytes]
+        What the peer agreed to of that.
     accepted : dict[tuple[str, str], int]
         (abstract syntax, transfer syntax) → the ID of the context.
     contexts : dict[int, tuple[str, str]]
@@ -83,6 +87,7 @@ class Association:
         contexts: Sequence[tuple[str, Sequence[str]]],
         *,
         receives: Iterable[str] = (),
+        extended: Mapping[str, bytes] | None = None,
     ) -> None:
         if not 0 < len(contexts) <= MOST_CONTEXTS:
             raise ValueError(f"1 to {MOST_CONTEXTS} presentation contexts, not {len(contexts)}")
@@ -90,6 +95,7 @@ class Association:
         self.accepted: dict[tuple[str, str], int] = {}
         self.contexts: dict[int, tuple[str, str]] = {}
         self.refused: dict[tuple[str, str], str] = {}
+        self.extended: dict[str, bytes] = {}
         self._message_id = 0
         self._open = False
         proposed = {2 * n + 1: context for n, context in enumerate(contexts)}
@@ -101,6 +107,7 @@ class Association:
             implementation_class_uid=IMPLEMENTATION_CLASS_UID,
             implementation_version_name=IMPLEMENTATION_VERSION_NAME,
             roles=dict.fromkeys(receives, (False, True)),
+            extended=extended or {},
             user_identity=remote.user_identity,
         )
         self._transport = self._connect()
@@ -158,6 +165,7 @@ class Association:
         except MalformedError as exc:
             self._abort(source=2, reason=6)
             raise AssociationError(f"no association with {remote}: its answer is malformed: {exc}") from exc
+        self.extended = accept.extended
         for ident, (abstract, syntaxes) in proposed.items():
             result, syntax = accept.results.get(ident, (2, ""))
             if result == 0 and syntax in syntaxes:

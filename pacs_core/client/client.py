@@ -24,7 +24,9 @@ from pacs_core.client.statuses import refusal
 from pacs_core.dicom.attributes import Level
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.identifier import Asked, asked_of
+from pacs_core.dicom.query import NOTHING, Negotiated
 from pacs_core.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from pacs_core.errors import AssociationError
 
 if TYPE_CHECKING:
     from pacs_core.client.sources import Sendable
@@ -104,6 +106,8 @@ class Client:
         /,
         *,
         root: Level | str | None = None,
+        fuzzy: bool = False,
+        combined: bool = False,
         **keywords: object,
     ) -> Generator[Dataset, None, None]:
         """C-FIND: a data set for each match, the first before the last is found. Closed early, it cancels.
@@ -119,21 +123,32 @@ class Client:
             What matches have, and, empty, what is to be returned besides: see `dicom.identifier`.
         root
             The information model: PATIENT or STUDY. Without it: STUDY, unless patients are looked for.
+        fuzzy
+            Ask for fuzzy matching of names (PS3.4 C.5.1.1). A peer that does not do it answers literally.
+        combined
+            Ranges of a date and of its time are one, from the first moment to the last, not certain hours of
+            each day.
 
         Raises
         ------
         IdentifierError, InvalidValueError, KeyError
             What is asked can't be, or its level can't be told: at once.
         AssociationError
-            No association, or it does not take the model, or is lost.
+            No association, or it does not take the model, or is lost. The peer does not take date and time
+            as one range, if that is asked for: what it would answer is something else.
         RefusedError
             The peer refused or failed; after the matches that it found until then.
         """
-        return self._find(asked_of({**(keys or {}), **keywords}, level, root))
+        wanted = Negotiated(fuzzy=fuzzy, combined=combined)
+        return self._find(asked_of({**(keys or {}), **keywords}, level, root), wanted)
 
-    def _find(self, asked: Asked) -> Generator[Dataset, None, None]:
-        association = self.associate([(Service.FIND.sop_class(asked), SYNTAXES)])
+    def _find(self, asked: Asked, wanted: Negotiated) -> Generator[Dataset, None, None]:
+        sop_class = Service.FIND.sop_class(asked)
+        extended = {sop_class: wanted.information} if wanted != NOTHING else {}
+        association = Association(self.remote, [(sop_class, SYNTAXES)], extended=extended)
         try:
+            if wanted.combined and not Negotiated.of(association.extended.get(sop_class, b"")).combined:
+                raise AssociationError(f"{self.remote} does not take a date and its time as one range")
             yield from matches(association, asked)
         finally:
             association.release()

@@ -16,7 +16,7 @@ from pacs_core.dicom.query import QUERY_RETRIEVE_LEVEL, Negotiated, query_of
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.dimse.finding import Matches
-from pacs_core.dimse.identifier import EMPTY, FIND, MULTIPLE, QueryRequest, level_of
+from pacs_core.dimse.identifier import FIND, QueryRequest, level_of
 from pacs_core.dimse.service import DimseService, Offer, Permit
 from pacs_core.dimse.status import PENDING, PENDING_WARNING
 from pacs_core.errors import InvalidValueError
@@ -58,7 +58,7 @@ class FindService(DimseService):
         self.require(request, Right.FIND)
         model = FIND[request.sop_class_uid]
         level = level_of(identifier, model)
-        query = query_of(identifier, level, model.top, _negotiated(request))
+        query = query_of(identifier, level, model.top, Negotiated.of(request.extended))
         answer = self._archive.search(query)
         native = request.transfer_syntax_uid
         if native not in _TO_CHARACTER_SET:
@@ -74,11 +74,6 @@ class FindService(DimseService):
             chunks = _converted(chunks, native, request.transfer_syntax_uid, sets)
         told = answer.unsupported - constants.keys()
         return Matches(PENDING_WARNING if told else PENDING, chunks)
-
-
-def _negotiated(request: QueryRequest) -> Negotiated:
-    said = request.extended.ljust(MULTIPLE + 1, b"\0")
-    return Negotiated(request.relational, empty=said[EMPTY] == 1, multiple=said[MULTIPLE] == 1)
 
 
 def _converted(chunks: Iterator[list[bytes]], native: str, wanted: str, sets: bytes) -> Iterator[list[bytes]]:

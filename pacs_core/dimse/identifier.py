@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pacs_core.dicom.attributes import Level
 from pacs_core.dicom.dataset import Dataset, Element
-from pacs_core.dicom.query import MODELS, QUERY_RETRIEVE_LEVEL, Model
+from pacs_core.dicom.query import MODELS, QUERY_RETRIEVE_LEVEL, Model, Negotiated
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dimse.status import comment_of, status_of
 from pacs_core.errors import IdentifierError, OutOfResourcesError, PacsError
@@ -33,10 +33,8 @@ FIND = {model.find: model for model in MODELS}
 MOVE = {model.move: model for model in MODELS}
 GET = {model.get: model for model in MODELS}
 """The information model of each SOP class, by operation."""
-RELATIONAL, COMBINED, FUZZY, TIMEZONE, EMPTY, MULTIPLE = range(6)
-"""What the bytes of an extended negotiation for C-FIND ask for (C.5.1.1); the first is that of all."""
-_FIND_DOES = frozenset({RELATIONAL, EMPTY, MULTIPLE})
-_RETRIEVE_DOES = frozenset({RELATIONAL})
+_FIND_DOES = Negotiated(relational=True, combined=True, fuzzy=True, empty=True, multiple=True).information
+_RETRIEVE_DOES = Negotiated(relational=True).information
 FIND_CLASSES = frozenset(FIND)
 RETRIEVE_CLASSES = frozenset(MOVE | GET)
 
@@ -72,7 +70,10 @@ def agreed(assoc: Association, asked: Mapping[str, bytes]) -> dict[str, bytes]:
         (RETRIEVE_CLASSES if assoc.wire.retrievals is not None else frozenset(), _RETRIEVE_DOES),
     )
     return {
-        sop_class: bytes(one == 1 and number in does for number, one in enumerate(information))
+        sop_class: bytes(
+            one == done == 1
+            for one, done in zip(information, does.ljust(len(information), b"\0"), strict=False)
+        )
         for classes, does in served
         for sop_class, information in asked.items()
         if sop_class in classes and information
@@ -85,7 +86,6 @@ def is_native(assoc: Association, event: Event, command_field: int, sop_classes:
     return (
         command is not None
         and command.command_field == command_field
-        and command.has_data_set
         and command.message_id is not None
         and command.affected_sop_class_uid in sop_classes
         and assoc.abstract_syntax(event.context_id) == command.affected_sop_class_uid
@@ -121,11 +121,16 @@ def identifier_of(assoc: Association, event: Event, body: Any) -> Dataset:
 
     Raises
     ------
+    IdentifierError
+        There is none.
     UnparsableError
         It inflates without end.
     OutOfResourcesError
         It has more values than anybody asks for: each costs a kilobyte while a search is prepared.
     """
+    assert event.command is not None
+    if not event.command.has_data_set:
+        raise IdentifierError("a request without an identifier")
     found = data_set_of(assoc, event, body)
     if sum(map(_most_values, found.walk())) > _MOST_VALUES:
         raise OutOfResourcesError(f"an identifier of more than {_MOST_VALUES} values")

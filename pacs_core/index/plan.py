@@ -1,9 +1,9 @@
 """From a query to a walk of the index: the key that leaves the fewest records to look at drives it.
 
 Unique keys are looked up. Of the attributes with ordered keys, and of modality and study date together, those
-in question are counted up to a bound, and the fewest win; without a beginning (`*SMI*`) all keys of the
-attribute are walked, and only those that match count. Without any key all records of the level are looked at.
-Whatever drives, the records decide.
+in question are counted up to a bound, and the fewest win; without a beginning (`*SMI*`), and for names that
+match by their words, all keys of the attribute are walked, and only those that match count. Without any key
+all records of the level are looked at. Whatever drives, the records decide.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Driver(NamedTuple):
 
 def drivers(env: Environment, layout: Schema, query: Query) -> Iterator[Driver]:
     """All that could drive a query, each with its estimate; at least the walk of all records."""
-    matching = query.matching()
+    matching = tuple(key.dates() for key in query.matching())
     for key in matching:
         level = level_of(layout, key.tag)
         if level is None or level > query.level:
@@ -115,10 +115,10 @@ def _keyed(layout: Schema, key: Key) -> Driver | None:
     if key.matching is Matching.VALUES:
         ranges = tuple(_exact(code, kind, value) for value in key.values)
         return Driver(at, f"keys of {key}", ranges=ranges)
-    if key.matching is not Matching.WILDCARD:
+    if key.matching not in (Matching.WILDCARD, Matching.FUZZY):
         return None
     beginnings = [_beginning(kind, value) for value in key.values]
-    if all(beginnings):
+    if all(beginnings) and key.matching is Matching.WILDCARD:
         ranges = tuple(_prefix(bytes((code, 1)) + beginning) for beginning in beginnings)
         return Driver(at, f"keys of {key}", ranges=ranges)
     matcher = Matcher([(key.vr, key.matching.value, [_loosely(kind, value) for value in key.values])])

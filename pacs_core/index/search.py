@@ -51,7 +51,11 @@ class Search:
         self._env, self._layout = reader.environment, reader.layout
         self._asked = {key.tag: key for key in query.keys}
         self.unsupported = frozenset(tag for tag in query.tags if not self._has(tag))
-        self.tests = tuple(key for key in query.matching() if self._has(key.tag))
+        self.tests = tuple(
+            key if all(map(self._has, key.tags)) else key.dates()
+            for key in query.matching()
+            if self._has(key.tag)
+        )
         self.driver: Driver = choose(self._env, self._layout, query)
         self._plain = [key for key in self.tests if key.matching is not Matching.SEQUENCE]
         self._nested = [
@@ -133,14 +137,9 @@ class Search:
         return "\n".join(lines)
 
     def _sieve(self, parts: Sequence[Part]) -> Sieve:
-        return Sieve(
-            self._layout,
-            self.query.level,
-            self._matcher,
-            [key.tag for key in self._plain],
-            parts,
-            [(tag, [one.tag for one in inner]) for tag, inner in self._nested],
-        )
+        tags = [(key.tag, key.time) if key.time else key.tag for key in self._plain]
+        nested = [(tag, [one.tag for one in inner]) for tag, inner in self._nested]
+        return Sieve(self._layout, self.query.level, self._matcher, tags, parts, nested)
 
     def _chunks(self) -> Iterator[list[int]]:
         """Ids of the query's level that may match."""

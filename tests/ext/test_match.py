@@ -11,7 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pacs_core._ext.match import Matcher
-from pacs_core.dicom.query import Key, Matching, Negotiated, key_of
+from pacs_core.dicom.attributes import Level
+from pacs_core.dicom.identifier import identifier_of
+from pacs_core.dicom.query import Key, Matching, Negotiated, key_of, query_of
 
 TAG = 0x0010_0010
 ALL = Negotiated(empty=True)
@@ -34,8 +36,8 @@ IDEOGRAPHIC = ["山田", "洪^吉洞", "王^小东", "鈴木^花子"]
 PHONETIC = ["やまだ^たろう", "홍^길동", "すずき"]
 
 
-def native(key: Key, value: bytes) -> bool:
-    return Matcher([(key.vr, key.matching.value, key.values)]).matches(0, value)
+def native(key: Key, value: bytes, time: bytes = b"") -> bool:
+    return Matcher([(key.vr, key.matching.value, key.values)]).matches(0, value, time)
 
 
 def agree(vr: str, wanted: str, value: str) -> None:
@@ -99,6 +101,67 @@ def test_names(wanted: str, value: str) -> None:
 )
 def test_names_as_they_are_said_to_match(wanted: str, value: str, found: bool) -> None:
     assert native(key_of(TAG, "PN", wanted), value.encode()) is found
+
+
+FUZZY = Negotiated(fuzzy=True)
+letters_and_marks = st.text(
+    st.sampled_from("aoueAOßøæœłđðþħŧıİäÖüÅéñǖỞ\u0308\u030a\u0301\u0344ёЙάΰأيשּﾀﾞダ홍Ａ＊？ﬁﷺ℡’'-., ^=*?"),
+    max_size=8,
+)
+
+
+@given(name_keys | short | letters_and_marks, names | short | letters_and_marks)
+@example("ü*e", "MUELLER^Ü")
+@example("u\u0308", "ue")
+@example("a\u0301\u0308", "ae")
+@example("u\u0344", "ue")
+@example("＊", "a")
+@example("*=anna", "Doe=Schmidt^Anna")
+@example("--", "--")
+@example("'", "a")
+def test_20_fuzzy_matching_is_the_oracle_s_and_only_adds(wanted: str, value: str) -> None:
+    key, literal = key_of(TAG, "PN", wanted, FUZZY), key_of(TAG, "PN", wanted)
+    if key.matching is Matching.UNIVERSAL:
+        return
+    assert key.matching is Matching.FUZZY
+    found = native(key, value.encode())
+    assert found == oracle.matches(key, value), (key, value)
+    assert found or not native(literal, value.encode())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "found"),
+    [
+        ("jane doe", "Doe^Jane", True),
+        ("do ja", "Doe^Jane^Maria", True),
+        ("jane", "Doe^Mary^Jane", True),
+        ("ane", "Doe^Jane", False),
+        ("*ane", "Doe^Jane", True),
+        ("doe jim", "Doe^Jane", False),
+        ("Muller", "Müller^Jürgen", True),
+        ("MUELLER^JUERGEN", "Müller^Jürgen", True),
+        ("Müller", "MUELLER^JUERGEN", True),
+        ("mueller jurgen", "Müller^Jürgen", True),
+        ("muller", "MUELLER", False),
+        ("Müller", "MULLER", True),
+        ("Müller", "Mu\u0308ller", True),
+        ("Mueller", "Mu\u0308ller", True),
+        ("Soren", "Sørensen", True),
+        ("Soeren", "Sørensen", True),
+        ("Dvorak", "Dvořák^Antonín", True),
+        ("obrien", "O'Brien^Pat", True),
+        ("Lüdenscheidt", "Müller-Lüdenscheidt", True),
+        ("ﾔﾏﾀﾞ", "ヤマダ^タロウ", True),
+        ("太郎", "Yamada^Tarou=山田^太郎=やまだ^たろう", True),
+        ("=tarou", "Yamada^Tarou=山田^太郎=やまだ^たろう", False),
+        ("=太郎=たろう", "Yamada^Tarou=山田^太郎=やまだ^たろう", True),
+        ("Семен", "Семён^Иванов", True),
+        ("احمد", "أحمد", True),
+        ("Doe", "", False),
+    ],
+)
+def test_20_names_as_they_are_said_to_match_by_their_words(wanted: str, value: str, found: bool) -> None:
+    assert native(key_of(TAG, "PN", wanted, FUZZY), value.encode()) is found
 
 
 @pytest.mark.parametrize("wanted", ["", "*", "**", "^^^", "=", "*=*", "^*", " * ^ * ", "Doe\\*", "=*^"])
@@ -193,6 +256,80 @@ def test_moments(wanted: str, value: str) -> None:
     agree("DT", wanted, value)
 
 
+def combined(date: str, time: str) -> Key | None:
+    """The key of the study date of a query for date and time; None if they are not one range."""
+    identifier = identifier_of({"StudyDate": date, "StudyTime": time})
+    query = query_of(identifier, Level.STUDY, Level.STUDY, Negotiated(combined=True))
+    return next((key for key in query.keys if key.matching is Matching.COMBINED), None)
+
+
+whole_dates = digits(r"2024(\.?)0[12]\1[0-3][0-9]", r"202401[01][0-9]")
+clocks = digits(r"1[0-2]([0-5]0([0-5]0(\.[05]{0,6})?)?)?", r"1[01]:[05]0:[05]0(\.5)?")
+
+
+@given(
+    st.tuples(whole_dates, clocks),
+    st.tuples(whole_dates, clocks),
+    st.sampled_from(["{0}-{1}", "{0}-", "-{1}"]),
+    whole_dates | dates | st.lists(whole_dates, max_size=3).map("\\".join),
+    clocks | times | st.just("") | st.lists(clocks | st.just(""), max_size=3).map("\\".join),
+)
+@example(("20060705", "10"), ("20060707", "18"), "{0}-{1}", "20060706", "235959")
+@example(("20240101", "10"), ("20240102", "11"), "{0}-{1}", "20240101\\20240103", "09\\12")
+@example(("20240101", "10"), ("20240102", "11"), "{0}-{1}", "20240105\\20240101", "10")
+@example(("20240101", "10"), ("20240102", "11"), "{0}-{1}", "20240101", "10+0100")
+@example(("20249901", "10"), ("20240102", "11"), "{0}-{1}", "20240101", "10")
+def test_18_a_combined_range_is_the_oracle_s(
+    first: tuple[str, str], last: tuple[str, str], form: str, date: str, time: str
+) -> None:
+    key = combined(form.format(first[0], last[0]), form.format(first[1], last[1]))
+    assert key is not None
+    found = native(key, date.encode(), time.encode())
+    assert found == oracle.matches(key, date, time), (key, date, time)
+    assert native(key.dates(), date.encode()) or not found
+
+
+@pytest.mark.parametrize(
+    ("dates", "times", "date", "time", "found"),
+    [
+        # The example of the standard: from July 5, 10 am, until July 7, 6 pm.
+        ("20060705-20060707", "1000-1800", "20060706", "030000", True),
+        ("20060705-20060707", "1000-1800", "20060705", "095959", False),
+        ("20060705-20060707", "1000-1800", "20060707", "1800", True),
+        ("20060705-20060707", "1000-1800", "20060707", "1801", False),
+        ("20060705-", "1000-", "20060706", "0900", True),
+        ("20060705-", "1000-", "20060705", "0900", False),
+        ("-20060705", "-1000", "20060704", "2359", True),
+        ("-20060705", "-1000", "20060705", "1030", False),
+        ("2006.07.05-2006.07.07", "10:00-18:00", "2006.07.05", "10:00:00", True),
+        ("20060705-20060707", "1000-1800", "20060707", "", True),  # some time of that day
+        ("20060705-20060707", "1000-1800", "", "120000", False),
+        ("20060705-20060707", "1000-1800", "20060706", "noon", False),
+        ("20060705-20060707", "1000-1800", "2006", "1200", False),
+    ],
+)
+def test_18_date_and_time_as_one_range(dates: str, times: str, date: str, time: str, found: bool) -> None:
+    key = combined(dates, times)
+    assert key is not None
+    assert native(key, date.encode(), time.encode()) is found
+
+
+@pytest.mark.parametrize(
+    ("dates", "times"),
+    [
+        ("20240101-20240131", "10-"),
+        ("20240101-", "-10"),
+        ("20240101", "10-12"),
+        ("20240101-20240131", "10"),
+        ("202401-202402", "10-12"),
+        ("20240101-20240131", "9-12"),
+        ("-", "-"),
+    ],
+)
+def test_18_ranges_of_different_forms_stay_two(dates: str, times: str) -> None:
+    assert combined(dates, times) is None
+
+
 @given(st.sampled_from(["IS", "DS", "US"]), *[st.text(st.sampled_from("0123.+-eExn\\ "), max_size=6)] * 2)
 @example("DS", "1.50", "1.5")
 @example("IS", "007", "7\\8")
@@ -210,6 +347,7 @@ def test_empty_values(vr: str, value: str) -> None:
     agree(vr, '""', value)
 
 
+@pytest.mark.parametrize("negotiated", [ALL, Negotiated(fuzzy=True)], ids=["literal", "fuzzy"])
 @pytest.mark.parametrize("vr", ["PN", "LO"])
 @pytest.mark.parametrize(
     ("wanted", "value"),
@@ -221,10 +359,12 @@ def test_empty_values(vr: str, value: str) -> None:
         ("*" + "a" * 4_000 + "b", "a" * 8_192),
         ("*=" * 5_000 + "a", "=" * 1_000_000),
         ("\\".join("ab" * 5_000), "\\".join("cd" * 100)),
+        ("*a*b " * 200, "ab ba " * 170),
+        ("*a" * 512, "ä" * 512),
     ],
 )
-def test_hostile_keys_take_bounded_time(vr: str, wanted: str, value: str) -> None:
-    key = key_of(TAG, vr, wanted)
+def test_hostile_keys_take_bounded_time(vr: str, wanted: str, value: str, negotiated: Negotiated) -> None:
+    key = key_of(TAG, vr, wanted, negotiated)
     began = time.process_time()
     native(key, value.encode())
     assert time.process_time() - began < 2
@@ -238,6 +378,8 @@ FORMS: Sequence[tuple[str, str, tuple[str, ...]]] = [
         ("wildcard", ("*?\0*", "?山*^?")),
         ("range", ("1", "2025")),
         ("empty", ()),
+        ("fuzzy", ("a\0b=ß*", "?山*^?")),
+        ("combined", ("2024010110", "20250101")),
     )
 ]
 ANY = Matcher(FORMS)
@@ -255,6 +397,8 @@ ANY = Matcher(FORMS)
 def test_bytes_that_are_no_text_do_no_harm(value: bytes) -> None:
     for test in range(ANY.count):
         ANY.matches(test, value)
+        ANY.matches(test, value[:16], value)
+        ANY.matches(test, b"20240101\\" * 3, value)
 
 
 def test_of_a_component_group_1024_bytes_count() -> None:
@@ -265,7 +409,7 @@ def test_of_a_component_group_1024_bytes_count() -> None:
 
 def test_what_is_no_matcher() -> None:
     with pytest.raises(KeyError):
-        Matcher([("LO", "fuzzy", ())])
+        Matcher([("LO", "phonetic", ())])
     with pytest.raises(ValueError, match="two ends"):
         Matcher([("DA", "range", ("1",))])
     with pytest.raises(IndexError):

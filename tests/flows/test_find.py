@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from datetime import date, time
 
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelFind,
@@ -20,6 +21,7 @@ from pacs_core._ext.command import Command, encode
 from tests.flows.rawpeer import Peer, p_data, pdv
 from tests.make import instance, part10, uid
 from tests.serving import Serving, serving
+from tests.serving import pacs_core as pacs_core_command
 
 SYNTAXES = {
     "implicit": "1.2.840.10008.1.2",
@@ -293,11 +295,94 @@ def test_19_22_empty_and_multiple_values_where_they_were_negotiated(
     assert sorted(match.StudyInstanceUID for match in found) == [uid(number) for number in studies]
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize(
+    ("negotiated", "keys", "studies"),
+    [
+        (b"\0", {"PatientName": "muller"}, []),
+        (b"\0\0\1", {"PatientName": "muller"}, [1]),
+        (b"\0\0\1", {"PatientName": "juergen mue"}, [1]),
+        (b"\0\0\1", {"PatientName": "jane\\mu"}, [1, 2]),
+        (
+            b"\0\0\1",
+            {"ReferringPhysicianName": "RICHARD"},
+            [1, 2],
+        ),
+        (b"\0\0\1", {"StudyDescription": "che"}, []),  # of names only
+        (b"\0\1", {"StudyDate": "20240101-20240103", "StudyTime": "11-12"}, [1, 2]),
+        (b"\0\0\1", {"StudyDate": "20240101-20240103", "StudyTime": "11-12"}, []),
+        (b"\0\1", {"StudyDate": "20240101-20240102", "StudyTime": "11-0930"}, []),
+        (b"\0\1", {"StudyDate": "20240101-20240102", "StudyTime": "11-10"}, [1, 2]),
+    ],
+)
+def test_18_20_fuzzy_names_and_combined_ranges_where_they_were_negotiated(
+    server: Serving, negotiated: bytes, keys: dict[str, object], studies: list[int]
+) -> None:
+    asked = {"StudyInstanceUID": [uid(1), uid(2)], **keys}
+    *found, final = ask(server, "STUDY", negotiated=negotiated, **asked)
+    assert final.Status == 0
+    assert sorted(match.StudyInstanceUID for match in found) == [uid(number) for number in studies]
+    assert all(keyword in match for match in found for keyword in keys)
+
+
+def test_18_20_our_client_asks_for_both(server: Serving) -> None:
+    client = pacs_core.Client("127.0.0.1", server.port)
+
+    def studies(**keys: object) -> list[str]:
+        of_these = {"StudyInstanceUID": [uid(1), uid(2)]}
+        found = client.find("STUDY", of_these, **keys)  # type: ignore[arg-type]
+        return sorted(str(study.StudyInstanceUID) for study in found)
+
+    assert studies(PatientName="juergen mue") == []
+    assert studies(PatientName="juergen mue", fuzzy=True) == [uid(1)]
+    days, hours = (date(2024, 1, 1), date(2024, 1, 3)), (time(11), time(12))
+    one = {"StudyDate": days, "StudyTime": hours, "PatientID": "P1"}
+    assert studies(**one) == []
+    assert studies(**one, combined=True) == [uid(1)]
+    words = ("find", "127.0.0.1", str(server.port), "--format", "csv")
+    assert (
+        pacs_core_command(
+            *words, f"StudyInstanceUID={uid(1)}", "PatientName=juergen mue", "--fuzzy"
+        ).stdout.count("\n")
+        == 2
+    )
+    ranges = ("StudyDate=20240101-20240103", "StudyTime=11-12", f"StudyInstanceUID={uid(1)}")
+    assert pacs_core_command(*words, *ranges, "--combined").stdout.count("\n") == 2
+
+
+def test_a_peer_that_takes_no_combined_ranges_is_not_asked() -> None:
+    entity = AE()
+    entity.add_supported_context(STUDY)
+    peer = entity.start_server(
+        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, lambda _: iter(()))]
+    )
+    try:
+        client = pacs_core.Client(*peer.server_address)
+        assert list(client.find(StudyDate="2024-", fuzzy=True)) == []
+        with pytest.raises(pacs_core.errors.AssociationError, match="one range"):
+            list(client.find(StudyDate="20240101-", StudyTime="10-", combined=True))
+    finally:
+        peer.shutdown()
+
+
+def test_14_a_request_without_an_identifier_is_refused(server: Serving) -> None:
+    classes = [STUDY, STUDY[:-1] + "2", STUDY[:-1] + "3"]
+    with Peer(server) as peer:
+        contexts = [(2 * n + 1, sop_class, [SYNTAXES["explicit"]]) for n, sop_class in enumerate(classes)]
+        peer.associated(contexts=contexts)
+        for (ident, sop_class, _), field in zip(contexts, (0x20, 0x21, 0x10), strict=True):
+            destination = {0x0600: "ANY"} if field == 0x21 else {}
+            command = {0x0002: sop_class, 0x0100: field, 0x0110: 1, **destination, 0x0700: 0, 0x0800: 0x0101}
+            peer.send(p_data(pdv(ident, 3, encode(command))))
+            assert peer.response().status == 0xA900
+        peer.released()
+
+
 def test_what_we_do_not_do_is_not_agreed_to(server: Serving) -> None:
     with Peer(server) as peer:
         contexts = [(1, STUDY, [SYNTAXES["explicit"]])]
         accept = decode_accept(peer.associated(contexts=contexts, extended={STUDY: b"\1\1\1\1\1\1\1"}))
-        assert accept.extended == {STUDY: b"\1\0\0\0\1\1\0"}
+        assert accept.extended == {STUDY: b"\1\1\1\0\1\1\0"}
         peer.released()
 
 

@@ -20,7 +20,8 @@ from pacs_core._ext.match import Matcher
 from pacs_core.dicom import dictionary
 from pacs_core.dicom.attributes import BY_KEYWORD, ITEMS, Level
 from pacs_core.dicom.dataset import Dataset
-from pacs_core.dicom.query import Key, Matching, Negotiated, Query, key_of, query_of
+from pacs_core.dicom.identifier import identifier_of
+from pacs_core.dicom.query import Filter, Key, Matching, Negotiated, Query, key_of, query_of
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.errors import IdentifierError
 from pacs_core.index import Index, Search, plan
@@ -124,6 +125,7 @@ def generated(seed: int) -> list[Instance]:
         own = {
             "SOPInstanceUID": f"9.{number}",
             "InstanceNumber": str(dice.randrange(20)),
+            "ContentDate": dice.choice(DATES),
             "ContentTime": dice.choice(TIMES),
             "ImageType": dice.choice(["", "ORIGINAL\\PRIMARY", "DERIVED\\SECONDARY\\AXIAL"]),
             "AcquisitionDateTime": dice.choice(
@@ -166,7 +168,11 @@ ASKED = [
     *("NumberOfSeriesRelatedInstances", "NumberOfPatientRelatedStudies", "AcquisitionNumber"),
     *("SOPInstanceUID", "ContentTime", "ImageType", "AcquisitionDateTime", "Rows", "InstanceNumber"),
 ]  # fmt: skip
-NEGOTIATED = [Negotiated(), Negotiated(), Negotiated(empty=True), Negotiated(empty=True, multiple=True)]
+NEGOTIATED = [
+    *(Negotiated(), Negotiated(), Negotiated(empty=True), Negotiated(empty=True, multiple=True)),
+    *(Negotiated(fuzzy=True), Negotiated(fuzzy=True)),
+]
+DAYS = ["StudyDate", "PatientBirthDate", "ContentDate"]
 
 
 def asked(dice: random.Random, known: list[str], vr: str) -> str:
@@ -223,8 +229,22 @@ def queries(rows: dict[Level, list[oracle.Row]], seed: int, count: int) -> Itera
             keys.append(key_of(tag, vr, text, dice.choice(NEGOTIATED)))
         if dice.random() < 0.2:
             keys.append(asked_of_items(dice, known[REQUESTS]))
+        if dice.random() < 0.1:
+            keys.append(one_range(dice, dice.choice(DAYS)))
         level = dice.choice([Level.PATIENT, Level.STUDY, Level.STUDY, Level.SERIES, Level.IMAGE])
         yield Query(level, tuple(keys), relational=True, tags=frozenset(key.tag for key in keys))
+
+
+def one_range(dice: random.Random, keyword: str) -> Key:
+    """The key of a date, with its time."""
+    first, last = sorted((dice.choice(DATES[5:]), dice.choice(["10", "101112", "1200"])) for _ in range(2))
+    form = dice.choice(["{0}-{1}", "{0}-", "-{1}"])
+    ends = zip(first, last, strict=True)
+    date, time = (form.format(*pair) for pair in ends)
+    asked = identifier_of({keyword: date, keyword.replace("Date", "Time"): time})
+    combined = query_of(asked, Level.STUDY, Level.STUDY, Negotiated(combined=True)).keys[0]
+    assert combined.matching is Matching.COMBINED
+    return combined
 
 
 def told(found: list[dict[int, str]]) -> list[list[tuple[int, str]]]:
@@ -346,6 +366,17 @@ def test_plans_in_words(index: Index) -> None:
     )
     assert why(Level.PATIENT, PatientName="*x*")[0] == "walks all keys of PatientName=*x* (level PATIENT)"
     assert why(Level.PATIENT, PatientID="P4*")[0] == "walks keys of PatientID=P4* (level PATIENT)"
+    name = key_of(0x0010_0010, "PN", "jane", Negotiated(fuzzy=True))
+    assert index.search(Query(Level.PATIENT, (name,))).explain().splitlines() == [
+        "walks all keys of PatientName~jane (level PATIENT)",
+        "tests PatientName~jane",
+    ]
+    asked = identifier_of({"StudyDate": "20240101-", "StudyTime": "10-"})
+    query = query_of(asked, Level.STUDY, Level.STUDY, Negotiated(combined=True))
+    assert index.search(query).explain().splitlines() == [
+        "walks keys of StudyDate=20240101- (level STUDY)",
+        "tests StudyDate+StudyTime=2024010110-",
+    ]
     assert why(Level.STUDY, StudyTime="10-") == [
         "walks every record of level STUDY (level STUDY)",
         "tests StudyTime=10-",
@@ -442,6 +473,33 @@ def test_22_several_modalities_are_any_or_all(tmp_path: Path) -> None:
             asked = Dataset(ModalitiesInStudy=["CT", "PT"])
             query = query_of(asked, Level.STUDY, Level.STUDY, negotiated)
             assert sorted(row[0x0020_000D] for row in index.search(query).rows()) == list(studies)
+
+
+def test_18_date_and_time_are_one_range_in_sequences_and_data_sets_too() -> None:
+    """What no index holds: the steps of a worklist, and what instances say."""
+    step = {
+        "ScheduledProcedureStepStartDate": "20240101-20240103",
+        "ScheduledProcedureStepStartTime": "10-12",
+    }
+    asked = identifier_of({"ScheduledProcedureStepSequence": step})
+    for negotiated, found in ((Negotiated(), False), (Negotiated(combined=True), True)):
+        matches = Filter(query_of(asked, Level.STUDY, Level.STUDY, negotiated).keys)
+        item = Dataset(ScheduledProcedureStepStartDate="20240102", ScheduledProcedureStepStartTime="1800")
+        assert matches(Dataset(ScheduledProcedureStepSequence=[item])) is found
+
+
+def test_18_moments_of_a_key_are_in_the_time_zone_of_the_identifier() -> None:
+    def found(zone: str, key: str, value: str) -> bool:
+        asked = identifier_of({"AcquisitionDateTime": key, "TimezoneOffsetFromUTC": zone})
+        query = query_of(asked, Level.IMAGE, Level.STUDY, Negotiated(relational=True))
+        assert [one.tag for one in query.keys] == [0x0008_002A]
+        return Filter(query.keys)(Dataset(AcquisitionDateTime=value))
+
+    assert found("", "2024010112-2024010113", "2024010112+0000")
+    assert not found("+0500", "2024010112-2024010113", "2024010112+0000")
+    assert found("+0500", "2024010117-", "2024010112+0000")
+    assert found("+0500", "2024010112+0000-2024010113", "2024010112+0000") is False
+    assert found("+0500", "2024010112", "2024010112")  # a value without one tells its own clock
 
 
 def test_sequences_are_of_one_item() -> None:

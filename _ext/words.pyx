@@ -1,0 +1,151 @@
+"""The words of names, as fuzzy matching compares them. `dicom.query` says what they are."""
+
+import unicodedata
+
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp
+
+from pacs_core._ext.keys cimport Out, Text, code_point, put
+
+# Letters with a stroke, and such as are two: what Unicode does not take apart. Without and with what is lost.
+cdef dict LETTERS = {
+    "ø": ("o", "oe"), "æ": ("ae", "ae"), "œ": ("oe", "oe"), "ł": ("l", "l"), "đ": ("d", "d"), "ð": ("d", "d"),
+    "þ": ("th", "th"), "ħ": ("h", "h"), "ŧ": ("t", "t"), "ı": ("i", "i"), "’": ("'", "'"),
+}
+
+cdef enum:
+    DIAERESIS = 0x308
+    RING = 0x30A
+
+
+# --- letters ----------------------------------------------------------------------------------------------
+
+cdef struct Letters:        # what a character is, bare and spelled out: in `pool`, one after the other
+    uint32_t point
+    uint32_t at
+    uint8_t bare
+    uint8_t spelled
+
+cdef Letters* table = NULL
+cdef size_t table_size = 0
+cdef bytes kept = b""
+cdef const uint8_t* pool = NULL
+
+
+cdef str letters_of(str char, bint spelled):
+    """A character without case, compatibility and marks."""
+    cdef str found = ""
+    for part in unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char.casefold()).casefold()):
+        if part in LETTERS:
+            found += LETTERS[part][spelled]
+        elif ord(part) >= 0x700 or unicodedata.category(part) != "Mn":
+            found += " " if part in "*?" else part
+        elif spelled and part == "\u0308" and found.endswith(("a", "o", "u")):
+            found += "e"
+        elif spelled and part == "\u030a" and found.endswith("a"):
+            found += "a"
+    return found
+
+
+cdef int prepare() except -1:
+    """Make the table of letters, once; the letters are those that this Python knows."""
+    global table, table_size, kept, pool
+    cdef list found = []
+    cdef list parts = []
+    cdef Letters* made
+    cdef Py_ssize_t i
+    cdef uint32_t at = 0
+    if table != NULL:
+        return 0
+    for start in range(0x80, 0x30000, 0x100):
+        if 0xD800 <= start < 0xE000:
+            continue
+        block = "".join(map(chr, range(start, start + 0x100)))
+        if start >= 0x700 and unicodedata.normalize("NFKD", block).casefold() == block:
+            continue
+        for char in block:
+            bare, spelled = letters_of(char, False), letters_of(char, True)
+            if bare != char:
+                found.append((ord(char), bare.encode(), spelled.encode()))
+    made = <Letters*>calloc(len(found), sizeof(Letters))
+    if made == NULL:
+        raise MemoryError
+    for i, (point, bare_bytes, spelled_bytes) in enumerate(found):
+        made[i].point, made[i].at = point, at
+        made[i].bare, made[i].spelled = len(bare_bytes), len(spelled_bytes)
+        parts += [bare_bytes, spelled_bytes]
+        at += made[i].bare + made[i].spelled
+    if table != NULL:       # another thread was first
+        free(made)
+        return 0
+    kept = b"".join(parts)
+    pool = kept
+    table_size = len(found)
+    table = made
+    return 0
+
+
+cdef const Letters* find(uint32_t point) noexcept nogil:
+    cdef size_t low = 0, high = table_size, middle
+    while low < high:
+        middle = (low + high) // 2
+        if table[middle].point < point:
+            low = middle + 1
+        else:
+            high = middle
+    if low < table_size and table[low].point == point:
+        return &table[low]
+    return NULL
+
+
+# --- words ------------------------------------------------------------------------------------------------
+
+cdef inline void put_letter(Out* out, uint8_t byte, bint pattern) noexcept nogil:
+    """A byte of a word, in lower case; what is no letter or digit as a space, an apostrophe not at all."""
+    if c'A' <= byte <= c'Z':
+        byte += 32
+    if byte >= 0x80 or c'a' <= byte <= c'z' or c'0' <= byte <= c'9':
+        put(out, byte)
+    elif pattern and (byte == c'*' or byte == c'?'):
+        put(out, byte)
+    elif byte != c"'":
+        put(out, c' ')
+
+
+cdef bint fold_words(Text group, bint spelled, bint pattern, Out* out) noexcept nogil:
+    """Append the words of a component group, spaces between them, bare or spelled out; of a pattern with its
+    wildcards. Whether the two differ. `prepare` comes first."""
+    cdef size_t i = 0, size, k
+    cdef uint32_t point
+    cdef const Letters* letters
+    cdef const uint8_t* bytes_of
+    cdef bint differ = False
+    cdef uint8_t before
+    while i < group.size and out.size < out.room:
+        size = code_point(group.data + i, group.size - i, &point)
+        if size <= 1:
+            put_letter(out, group.data[i], pattern)
+            i += 1
+            continue
+        letters = find(point)
+        if letters == NULL:
+            for k in range(size):
+                put(out, group.data[i + k])
+        elif point == DIAERESIS or point == RING:
+            before = out.data[out.size - 1] if out.size else 0
+            if before == c'a' or (point == DIAERESIS and (before == c'o' or before == c'u')):
+                differ = True
+                if spelled:
+                    put(out, c'e' if point == DIAERESIS else c'a')
+        else:
+            bytes_of = pool + letters.at
+            differ = differ or letters.bare != letters.spelled or (
+                memcmp(bytes_of, bytes_of + letters.bare, letters.bare) != 0
+            )
+            if spelled:
+                bytes_of += letters.bare
+            for k in range(letters.spelled if spelled else letters.bare):
+                put_letter(out, bytes_of[k], False)
+        i += size
+    return differ
