@@ -1,4 +1,4 @@
-"""What pynetdicom's own tests want of its qrscp (`pynetdicom/apps/tests/test_qrscp_*.py`), wanted of ours too.
+"""What pynetdicom's own tests want of its qrscp (`pynetdicom/apps/tests/test_qrscp_*.py`), wanted of us.
 
 The same five files, sent and asked for by pynetdicom. Where qrscp is not what the standard says, the
 standard counts:

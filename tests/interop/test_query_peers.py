@@ -89,6 +89,7 @@ def orthanc_node(program: Path, folder: Path, destination: int) -> Iterator[int]
         "DicomAlwaysAllowGet": True,
         "DicomAlwaysAllowMove": True,
         "DicomModalities": {"dest": ["DEST", "127.0.0.1", destination]},
+        "DefaultEncoding": "Utf8",
         "Plugins": [],
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
