@@ -85,6 +85,21 @@ cdef inline size_t code_point(const uint8_t* data, size_t size, uint32_t* point)
     return more + 1
 
 
+cdef inline const void* find_point(const void* table, size_t count, size_t stride, uint32_t point) noexcept nogil:
+    """The row of a code point, with which its row begins, in a table that ascends by it; NULL without one."""
+    cdef const uint8_t* rows = <const uint8_t*>table
+    cdef size_t low = 0, high = count, middle
+    while low < high:
+        middle = (low + high) // 2
+        if (<const uint32_t*>(rows + middle * stride))[0] < point:
+            low = middle + 1
+        else:
+            high = middle
+    if low < count and (<const uint32_t*>(rows + low * stride))[0] == point:
+        return rows + low * stride
+    return NULL
+
+
 cdef inline void put(Out* out, uint8_t byte) noexcept nogil:
     if out.size < out.room:
         out.data[out.size] = byte

@@ -52,19 +52,6 @@ cdef int build_folds() except -1:
 build_folds()
 
 
-cdef const Fold* fold_of(uint32_t point) noexcept nogil:
-    cdef size_t low = 0, high = fold_count, middle
-    while low < high:
-        middle = (low + high) // 2
-        if folds[middle].point < point:
-            low = middle + 1
-        else:
-            high = middle
-    if low < fold_count and folds[low].point == point:
-        return &folds[low]
-    return NULL
-
-
 cdef void put_point(Out* out, uint32_t point) noexcept nogil:
     if point < 0x80:
         put(out, point)
@@ -95,7 +82,7 @@ cdef void fold_text(Text text, Out* out) noexcept nogil:
             put(out, byte + 32 if c'A' <= byte <= c'Z' else byte)
             i += 1
             continue
-        fold = fold_of(point)
+        fold = <const Fold*>find_point(folds, fold_count, sizeof(Fold), point)
         if fold == NULL:
             for k in range(size):
                 put(out, text.data[i + k])

@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
-from pacs_core._ext.keys cimport Out, Text, code_point, put
+from pacs_core._ext.keys cimport Out, Text, code_point, find_point, put
 
 # Letters with a stroke, and such as are two: what Unicode does not take apart. Without and with what is lost.
 cdef dict LETTERS = {
@@ -58,15 +58,14 @@ cdef int prepare() except -1:
     cdef uint32_t at = 0
     if table != NULL:
         return 0
-    for start in range(0x80, 0x30000, 0x100):
-        if 0xD800 <= start < 0xE000:
-            continue
-        block = "".join(map(chr, range(start, start + 0x100)))
+    for start in [*range(0x80, 0xD800, 0x80), *range(0xF900, 0x20000, 0x80), *range(0x2F800, 0x2FA80, 0x80)]:
+        block = "".join(map(chr, range(start, start + 0x80)))
         if start >= 0x700 and unicodedata.normalize("NFKD", block).casefold() == block:
             continue
         for char in block:
-            bare, spelled = letters_of(char, False), letters_of(char, True)
+            bare = letters_of(char, False)
             if bare != char:
+                spelled = letters_of(char, True) if bare.isascii() else bare
                 found.append((ord(char), bare.encode(), spelled.encode()))
     made = <Letters*>calloc(len(found), sizeof(Letters))
     if made == NULL:
@@ -84,19 +83,6 @@ cdef int prepare() except -1:
     table_size = len(found)
     table = made
     return 0
-
-
-cdef const Letters* find(uint32_t point) noexcept nogil:
-    cdef size_t low = 0, high = table_size, middle
-    while low < high:
-        middle = (low + high) // 2
-        if table[middle].point < point:
-            low = middle + 1
-        else:
-            high = middle
-    if low < table_size and table[low].point == point:
-        return &table[low]
-    return NULL
 
 
 # --- words ------------------------------------------------------------------------------------------------
@@ -128,7 +114,7 @@ cdef bint fold_words(Text group, bint spelled, bint pattern, Out* out) noexcept 
             put_letter(out, group.data[i], pattern)
             i += 1
             continue
-        letters = find(point)
+        letters = <const Letters*>find_point(table, table_size, sizeof(Letters), point)
         if letters == NULL:
             for k in range(size):
                 put(out, group.data[i + k])
