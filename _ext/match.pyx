@@ -135,32 +135,42 @@ cdef bint has_word(Text words, Text pattern) noexcept nogil:
     return False
 
 
-cdef bint fuzzy_matches(const Operand* operand, Text group) noexcept nogil:
-    """Whether a component group has each of the words of an operand, bare or spelled out."""
-    cdef uint8_t[2][LONGEST_NAME] buffers
-    cdef Text[2] found
-    cdef Text[2] patterns
-    cdef Text bare, spelled
+cdef struct Folded:         # the words of a component group
+    Text bare
+    Text spelled            # where they differ
+    bint differ
+    uint8_t[2 * LONGEST_NAME] buffer
+
+
+cdef void fold_group(Text group, Folded* words) noexcept nogil:
     cdef Out out
-    cdef bint differ = operand.differ
-    cdef int i
-    if operand.words[0].size == 0:
-        return False
-    for i in range(2):
-        if i and not differ:
-            break
-        out.data = buffers[i]
+    out.data = words.buffer
+    out.size = 0
+    out.room = LONGEST_NAME
+    out.inner = NULL
+    words.differ = fold_words(group, False, False, &out)
+    words.bare.data = out.data
+    words.bare.size = out.size
+    words.spelled = words.bare
+    if words.differ:
+        out.data += LONGEST_NAME
         out.size = 0
-        out.room = LONGEST_NAME
-        out.inner = NULL
-        differ = fold_words(group, i, False, &out) or differ
-        found[i].data = buffers[i]
-        found[i].size = out.size
-        patterns[i] = operand.words[i]
-    while next_word(&patterns[0], &bare):
-        if differ and next_word(&patterns[1], &spelled) and has_word(found[1], spelled):
-            continue
-        if not has_word(found[0], bare):
+        fold_words(group, True, False, &out)
+        words.spelled.data = out.data
+        words.spelled.size = out.size
+
+
+cdef bint fuzzy_matches(const Operand* operand, const Folded* words) noexcept nogil:
+    """Whether there is each of the words of an operand, bare or spelled out."""
+    cdef Text bare = operand.words[0], spelled = operand.words[1]
+    cdef Text one, other
+    if bare.size == 0:
+        return False
+    while next_word(&bare, &one):
+        next_word(&spelled, &other)
+        if not has_word(words.bare, one) and not (
+            (words.differ or operand.differ) and other.size and has_word(words.spelled, other)
+        ):
             return False
     return True
 
@@ -169,6 +179,7 @@ cdef bint name_matches(const Operand* operand, int matching, Text value) noexcep
     cdef size_t start = 0, i
     cdef int group = 0
     cdef Text part
+    cdef Folded words
     for i in range(value.size + 1):
         if i < value.size and value.data[i] != c'=':
             continue
@@ -177,8 +188,10 @@ cdef bint name_matches(const Operand* operand, int matching, Text value) noexcep
         if operand.group < 0 or operand.group == group:
             if group_matches(operand, matching != MATCH_VALUES, part):
                 return True
-            if matching == MATCH_FUZZY and fuzzy_matches(operand, part):
-                return True
+            if matching == MATCH_FUZZY:
+                fold_group(part, &words)
+                if fuzzy_matches(operand, &words):
+                    return True
         start = i + 1
         group += 1
     return False
@@ -617,10 +630,14 @@ cdef class Matcher:
     cdef bint likes(self, Text key) noexcept nogil:
         """Whether normalised text is as one of the patterns of the first test, or has its words."""
         cdef int i
+        cdef bint fuzzy = self.tests[0].matching == MATCH_FUZZY
+        cdef Folded words
+        if fuzzy:
+            fold_group(key, &words)
         for i in range(self.tests[0].count):
             if wild(self.tests[0].operands[i].text, key, NULL):
                 return True
-            if self.tests[0].matching == MATCH_FUZZY and fuzzy_matches(&self.tests[0].operands[i], key):
+            if fuzzy and fuzzy_matches(&self.tests[0].operands[i], &words):
                 return True
         return False
 
