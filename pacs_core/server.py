@@ -17,7 +17,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from pacs_core.archive import Archive, Held
-from pacs_core.archive.fill import Background
+from pacs_core.archive.fill import Filling
 from pacs_core.archive.place import Place
 from pacs_core.client import Remote, Sent, Timeouts
 from pacs_core.client.forwarding import forward
@@ -148,10 +148,10 @@ def serve_connections(inbox: Inbox, argument: tuple[Settings, int]) -> None:
     """One serving process: takes connections from the supervisor until it says that no more will come."""
     settings, plain = argument
     configure(settings.log)
-    with Archive.of(settings.archive) as archive, Background(archive):
+    with Archive.of(settings.archive) as archive:
         node = Node(settings, archive, inbox)
         with (
-            Services([*node.services, node]) as services,
+            Services([*node.services, Filling(archive), node]) as services,
             Services([Watch(services, lambda found: inbox.report(json.dumps(found).encode()))]),
         ):
             inbox.ready()

@@ -17,8 +17,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import takewhile
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from pacs_core.archive.heirs import read_instance
 from pacs_core.dicom.added import Asked, asked
@@ -33,6 +32,7 @@ from pacs_core.errors import (
     UnparsableError,
 )
 from pacs_core.index import Entry, Index, Located
+from pacs_core.lifecycle import Health, Service
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Store
 
@@ -124,39 +124,55 @@ def _is_held(index: Index, located: Located) -> bool:
     return now is not None and now.locator == located.locator
 
 
-class Background:
-    """Fills in at a low pace while a process serves: a thread for the length of a `with` block.
+class Filling(Service):
+    """Fills in at a low pace while a process serves.
 
     Of several processes one is at it at a time; another goes on should it die. It takes a fifth of a
     processor at most, and a twentieth while others commit.
     """
 
+    name = "attributes"
+
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="fill", daemon=True)
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
         self._commits = 0
+        self._trouble = ""
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Begin, if there is something to fill in."""
+        self._thread = threading.Thread(target=self._run, name="fill", daemon=True)
         self._thread.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
+    def health(self) -> Health:
+        """What keeps it from going on."""
+        return Health(not self._trouble, self._trouble)
+
+    def drain(self, deadline: float) -> None:
+        """After the batch in hand."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def stop(self) -> None:
+        """End; it goes on with the next start."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         done = Filled()
         pause = 0.0
-        while not self._stop.wait(pause):
+        while not self._over.wait(pause):
             try:
                 pause = self._turn(done)
+                self._trouble = ""
             except ArchiveError:  # another process is at it
                 pause = _IDLE_SECONDS
             except PacsError as exc:
                 log.error("attributes are not filled in for now", why=str(exc))
+                self._trouble = str(exc)
                 pause = _IDLE_SECONDS
 
     def _turn(self, done: Filled) -> float:

@@ -266,7 +266,7 @@ def test_every_plan_gives_the_oracle_s_answer(index: Index, rows: dict[Level, li
             search.driver = driver
             assert told(list(search.rows())) == expected, (number, search.explain())
     assert plans.keys() == {"every", "keys", "all", "unique", "empty"}
-    assert min(plans.values()) > QUERIES // 100
+    assert min(plans.values()) > QUERIES // 200
 
 
 # --- what else a search is --------------------------------------------------------------------------------
