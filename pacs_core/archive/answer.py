@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterator, Mapping
 
 from pacs_core.dicom.attributes import Level
-from pacs_core.dicom.dataset import Dataset
+from pacs_core.dicom.dataset import Dataset, Sequence
 from pacs_core.dicom.dictionary import vr_of
-from pacs_core.dicom.query import Filter
+from pacs_core.dicom.query import Filter, Key
 from pacs_core.dicom.reading import read, read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.errors import InvalidValueError, NotFoundError, UnparsableError
@@ -70,6 +70,7 @@ class Answer:
         return self._detailed(sorted(parts), asked, implicit)
 
     def _detailed(self, parts: list[Part], asked: frozenset[int], implicit: bool) -> Iterator[list[bytes]]:
+        keys = {key.tag: key for key in self._search.query.keys if key.tag in asked}
         matches = Filter(key for key in self._search.query.keys if not asked.isdisjoint(key.tags))
         syntax = IMPLICIT_VR_LITTLE_ENDIAN if implicit else EXPLICIT_VR_LITTLE_ENDIAN
         chunk: list[bytes] = []
@@ -79,7 +80,7 @@ class Answer:
                 located, response = found
                 header = self._header(located, max(asked))
                 if header is not None and matches(header):
-                    chunk.append(_with(read_dataset(response, syntax), header, asked, syntax))
+                    chunk.append(_with(read_dataset(response, syntax), header, asked, keys, syntax))
                 looked_at += 1
             if found is None or looked_at % _CHUNK == 0:
                 yield chunk
@@ -101,7 +102,25 @@ class Answer:
             return None
 
 
-def _with(response: Dataset, header: Dataset, asked: frozenset[int], syntax: str) -> bytes:
+def _items(items: Sequence, key: Key) -> list[Dataset]:
+    """The items that match, with what is asked for of them (PS3.4 C.2.2.2.6)."""
+    matches = Filter(key.keys)
+    found = []
+    for item in filter(matches, items):
+        told = Dataset()
+        for one in key.keys:
+            element = item.element(one.tag) if one.tag in item else None
+            value = element.value if element is not None else None
+            if isinstance(value, Sequence) and one.keys:
+                value = _items(value, one)
+            told.set(one.tag, value, one.vr if element is None else element.vr)
+        found.append(told)
+    return found
+
+
+def _with(
+    response: Dataset, header: Dataset, asked: frozenset[int], keys: Mapping[int, Key], syntax: str
+) -> bytes:
     """A response with what the instance itself says.
 
     What it does not have, what is longer than a response can be expected to be, and what can't be written
@@ -111,8 +130,11 @@ def _with(response: Dataset, header: Dataset, asked: frozenset[int], syntax: str
         element = header.element(tag) if tag in header else None
         vr = element.vr if element is not None else vr_of(tag) or "UN"
         told = element is not None and (element.length or 0) <= _LONGEST
+        value = element.value if element is not None and told else None
         try:
-            response.set(tag, element.value if element is not None and told else None, vr)
+            if isinstance(value, Sequence) and tag in keys and keys[tag].keys:
+                value = _items(value, keys[tag])
+            response.set(tag, value, vr)
         except InvalidValueError:
             response.set(tag, None, vr_of(tag) or "UN")
     try:

@@ -165,7 +165,7 @@ def test_items_of_a_sequence_are_matched_one_by_one(
     for keyword, value in keys.items():
         setattr(item, keyword, value)
     series = {"StudyInstanceUID": uid(1), "SeriesInstanceUID": ""}
-    sets = {"SpecificCharacterSet": "ISO_IR 192"}
+    sets = {"SpecificCharacterSet": "ISO_IR 100" if syntax == "implicit" else "ISO_IR 192"}
     *found, final = ask(server, "SERIES", syntax=syntax, **sets, **series, RequestAttributesSequence=[item])
     assert final.Status == 0
     by_uid = {match.SeriesInstanceUID: match.RequestAttributesSequence for match in found}
@@ -176,6 +176,15 @@ def test_items_of_a_sequence_are_matched_one_by_one(
     if not keys:
         assert not by_uid[uid(1, 1)]
         assert by_uid[uid(1, 2)][0].RequestedProcedureID == "R7"
+    # As the instance itself tells it, where more is asked for than the index holds of items.
+    if keys:
+        item.ReasonForTheRequestedProcedure = ""
+    image = series | {"SeriesInstanceUID": uid(1, 2), "SOPInstanceUID": ""}
+    *found, _ = ask(server, "IMAGE", syntax=syntax, **sets, **image, RequestAttributesSequence=[item])
+    told_by_images = [
+        [{n: one.get(n) for n in keys or told[0]} for one in f[0x0040_0275].value] for f in found
+    ]
+    assert told_by_images == ([told] if told else [])
 
 
 @pytest.mark.parametrize("sets", ["ISO_IR 100", "ISO_IR 192", "ISO_IR 144", ""])
