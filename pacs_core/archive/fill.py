@@ -44,6 +44,7 @@ log = get_logger("archive.fill")
 _BATCH: Final = 256
 _SMALL_BATCH: Final = 32  # in the background: nobody waits long for it
 _IDLE_SECONDS: Final = 5.0
+_BUSY_SECONDS: Final = 1.0
 _SHARE: Final = 4  # of the time, in the background: one part in five
 _SHARE_BESIDE_OTHERS: Final = 19
 
@@ -169,7 +170,7 @@ class Filling(Service):
                 pause = self._turn(done)
                 self._trouble = ""
             except ArchiveError:  # another process is at it
-                pause = _IDLE_SECONDS
+                pause = _BUSY_SECONDS
             except PacsError as exc:
                 log.error("attributes are not filled in for now", why=str(exc))
                 self._trouble = str(exc)

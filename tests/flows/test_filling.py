@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from tests.make import instance, part10, uid
 from tests.serving import Serving, pacs_core, serving, stats, until
 
 ADDED = "archive.attributes=AdmissionID,00180050,PatientBirthName"
-HELD = 500
+HELD = 1200
 
 # Opens the archive before anybody adds to it, and goes to work when it is told to.
 EARLY = """
@@ -89,20 +91,38 @@ def left(path: Path) -> int:
         return remaining(archive.index)
 
 
+def admitted(count: int) -> list[bytes]:
+    """Instances, ten of each study, as files that are made of one: that is quick."""
+    one = part10(
+        instance(
+            80000,
+            study=70000,
+            patient="P70000",
+            size=2,
+            AdmissionID="V70000",
+            PatientBirthName="Maiden^70000",
+            SliceThickness="1",
+        )
+    )
+    return [
+        one.replace(b"70000", b"7%04d" % (number // 10)).replace(b"80000", b"8%04d" % number)
+        for number in range(count)
+    ]
+
+
 def test_a_server_fills_in_and_goes_on_after_a_kill(tmp_path: Path, findscu: Path) -> None:
     path = tmp_path / "archive"
-    with Archive.open(path) as archive:
-        for number in range(HELD):
-            study = number // 10
-            more = {"AdmissionID": f"V{study}", "PatientBirthName": f"Maiden^{study}", "SliceThickness": "1"}
-            archive.store(part10(instance(number, study=study, patient=f"P{study}", size=2, **more)))
-    with serving(path, "--set", ADDED) as server:
-        answer = find(findscu, server, "AdmissionID=V7")
-        if left(path):
+    with Archive.open(path) as archive, ThreadPoolExecutor(8) as threads:
+        list(threads.map(archive.store, admitted(HELD)))
+    with ExitStack() as held_back:
+        held_back.enter_context(archive.place.fill_lock(wait=True))
+        with serving(path, "--set", ADDED) as server:
+            answer = find(findscu, server, "AdmissionID=V70007")
             assert answer.count("Find Response: ") == HELD // 10  # not matched, and said so
             assert "Pending: WarningUnsupportedOptionalKeys" in answer
-        assert until(lambda: left(path) < HELD)
-        server.kill()
+            held_back.close()
+            assert until(lambda: left(path) < HELD)
+            server.kill()
     assert 0 < left(path) < HELD
     listed = json.loads(pacs_core("stats", "--archive", str(path), "--json").stdout)
     assert {(one["keyword"], one["pending"]) for one in listed["attributes"]} == {
@@ -112,10 +132,10 @@ def test_a_server_fills_in_and_goes_on_after_a_kill(tmp_path: Path, findscu: Pat
     }
     with serving(path) as server:  # whatever its settings say: the index knows
         assert until(lambda: not left(path), 60)
-        answer = find(findscu, server, "AdmissionID=V7", "PatientBirthName=maiden*")
+        answer = find(findscu, server, "AdmissionID=V70007", "PatientBirthName=maiden*")
         assert answer.count("Find Response: ") == 1
-        assert f"[{uid(7)}" in answer
-        assert "[Maiden^7" in answer
+        assert f"[{uid(70007)}" in answer
+        assert "[Maiden^70007" in answer
         assert "Unsupported" not in answer
         assert server.stop() == 0
     assert stats(path)["to_ask"] == 0
