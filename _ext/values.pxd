@@ -32,7 +32,7 @@ cdef class Types:
     cdef readonly object decode
     cdef readonly object person_name
     cdef readonly dict of_text   # VR letters: the callable that makes a value of its text
-    cdef type decimal_string
+    cdef type integer_string
     cdef type date
     cdef type time
     cdef type date_time

@@ -8,13 +8,15 @@ a date stays text, what is left of a number's bytes is dropped.
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeLatin1, PyUnicode_DecodeUTF8
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
 from pacs_core._ext.cursor cimport be16, be32, be64, le16, le32, le64
 from pacs_core._ext.digits cimport width
-from pacs_core._ext.literals cimport date_of, date_time_of, decimal_of, time_of
+from pacs_core._ext.literals cimport date_of, date_time_of, decimal_of, integer_of, time_of
 from pacs_core._ext.text cimport has_escape, is_plain, is_utf8
 from pacs_core._ext.vr cimport (
     VR_ASCII, VR_AT, VR_FD, VR_FL, VR_NAME, VR_PROSE, VR_RESOURCE, VR_SL, VR_SS, VR_SV, VR_TEXT, VR_UNKNOWN,
@@ -42,21 +44,23 @@ cdef class Types:
     person_name : callable (text) -> object
         Of one value of PN.
     of_text : dict of VR to callable (text) -> object
-        Of one value, without padding, of the VRs whose values are more than text: DA, DS, DT, IS, TM.
-    decimal_string, date, time, date_time : class
-        What values in the standard forms are made of at once: subclasses of float and of datetime's classes,
-        with an attribute `_text`.
+        Of one value, without padding, of each VR whose values are more than text: DA, DS, DT, IS, TM.
+    integer_string, date, time, date_time : class
+        What values in the standard forms are made of at once: subclasses of int and of datetime's classes, with an
+        attribute `_text`.
     """
 
-    def __init__(self, decode, person_name, of_text, *, type decimal_string not None, type date not None,
+    def __init__(self, decode, person_name, of_text, *, type integer_string not None, type date not None,
                  type time not None, type date_time not None):
         for made, base in (
-            (decimal_string, float), (date, datetime.date), (time, datetime.time), (date_time, datetime.datetime),
+            (integer_string, int), (date, datetime.date), (time, datetime.time), (date_time, datetime.datetime),
         ):
             if not issubclass(made, base):
                 raise TypeError(f"{made} is no subclass of {base}")
+        if {*of_text} != {"DA", "DS", "DT", "IS", "TM"}:
+            raise ValueError(f"what makes values of text is not to be of {', '.join(of_text)}")
         self.decode = decode
-        self.decimal_string = decimal_string
+        self.integer_string = integer_string
         self.date = date
         self.time = time
         self.date_time = date_time
@@ -169,29 +173,46 @@ cdef inline object number(const uint8_t* p, uint8_t kind, bint little):
     return bits
 
 
+cdef inline void put_in(tuple values, Py_ssize_t place, object value) noexcept:
+    """Fill a place of a tuple that nobody else has yet."""
+    Py_INCREF(value)
+    PyTuple_SET_ITEM(values, place, value)
+
+
 cdef tuple numbers_of(const uint8_t* p, uint64_t size, uint8_t kind, bint little):
     """Binary numbers; AT as group << 16 | element."""
     cdef uint32_t step = width(kind)
     cdef uint64_t at
+    cdef Py_ssize_t place = 0
+    cdef tuple found
     if size < 2 * step:
         return (number(p, kind, little),) if size >= step else ()
-    return tuple([number(p + at, kind, little) for at in range(0, size - size % step, step)])
+    found = PyTuple_New(size // step)
+    for at in range(0, size - size % step, step):
+        put_in(found, place, number(p + at, kind, little))
+        place += 1
+    return found
+
+
+cdef inline bint is_more(uint16_t vr) noexcept nogil:
+    """Whether values of a VR are more than text."""
+    return vr == VR_DS or vr == VR_IS or vr == VR_DA or vr == VR_TM or vr == VR_DT
 
 
 cdef inline object literal(const uint8_t* p, size_t size, uint16_t vr, Types types):
-    """One value, without padding, of a VR that has a standard form; None if it has another, or is no ASCII."""
+    """One value, without padding, of a VR of which `is_more` is true; None if it is not in the standard form."""
     if vr == VR_DS:
-        return decimal_of(p, size, types.decimal_string)
+        return decimal_of(p, size)
+    if vr == VR_IS:
+        return integer_of(p, size, types.integer_string)
     if vr == VR_DA:
         return date_of(p, size, types.date)
     if vr == VR_TM:
         return time_of(p, size, types.time)
-    if vr == VR_DT:
-        return date_time_of(p, size, types.date_time)
-    return None
+    return date_time_of(p, size, types.date_time)
 
 
-cdef object converted(const uint8_t* p, uint64_t size, uint16_t vr, object convert, tuple sets, Types types):
+cdef object converted(const uint8_t* p, uint64_t size, uint16_t vr, tuple sets, Types types):
     """One value of a VR that is more than text."""
     cdef object made
     while size and (p[size - 1] == 0x20 or p[size - 1] == 0):
@@ -202,28 +223,32 @@ cdef object converted(const uint8_t* p, uint64_t size, uint16_t vr, object conve
     if size == 0:
         return ""
     made = literal(p, size, vr, types)
-    return convert(text_value(p, size, VR_ASCII, sets, types)) if made is None else made
+    return types.of_text[vr](text_value(p, size, VR_ASCII, sets, types)) if made is None else made
 
 
-cdef tuple conversions(const uint8_t* p, uint64_t size, uint16_t vr, object convert, tuple sets, Types types):
+cdef tuple conversions(const uint8_t* p, uint64_t size, uint16_t vr, tuple sets, Types types):
     """All values of a VR that is more than text: ASCII, joined by backslashes."""
     cdef const uint8_t* end = p + size
     cdef const uint8_t* stop
-    cdef list found
+    cdef Py_ssize_t count = 1
+    cdef Py_ssize_t place
+    cdef tuple found
     while end > p and ((end - 1)[0] == 0x20 or (end - 1)[0] == 0):
         end -= 1
     if end == p:
         return ()
     stop = <const uint8_t*>memchr(p, 0x5C, end - p)
-    if stop == NULL:
-        return (converted(p, end - p, vr, convert, sets, types),)
-    found = []
     while stop != NULL:
-        found.append(converted(p, stop - p, vr, convert, sets, types))
-        p = stop + 1
+        count += 1
+        stop = <const uint8_t*>memchr(stop + 1, 0x5C, end - stop - 1)
+    found = PyTuple_New(count)
+    for place in range(count):
         stop = <const uint8_t*>memchr(p, 0x5C, end - p)
-    found.append(converted(p, end - p, vr, convert, sets, types))
-    return tuple(found)
+        if stop == NULL:
+            stop = end
+        put_in(found, place, converted(p, stop - p, vr, sets, types))
+        p = stop + 1
+    return found
 
 
 cdef tuple values_of(const uint8_t* p, uint64_t size, uint16_t vr, bint little, tuple sets, Types types):
@@ -232,8 +257,8 @@ cdef tuple values_of(const uint8_t* p, uint64_t size, uint16_t vr, bint little, 
     cdef tuple texts
     if kind >= VR_US:
         return numbers_of(p, size, kind, little)
-    if kind == VR_ASCII and vr in types.of_text:
-        return conversions(p, size, vr, types.of_text[vr], sets, types)
+    if is_more(vr):
+        return conversions(p, size, vr, sets, types)
     texts = split_text(p, size, vr, sets, types)
     if kind != VR_NAME:
         return texts
@@ -261,7 +286,7 @@ cdef object value_of(const uint8_t* p, uint64_t size, uint16_t vr, bint little, 
         length -= 1
     if length == 0 or not is_plain(p, length) or memchr(p, 0x5C, length) != NULL:
         return one_or_all(values_of(p, size, vr, little, sets, types), kind)
-    if kind == VR_ASCII and vr in types.of_text:
-        return converted(p, length, vr, types.of_text[vr], sets, types)
+    if is_more(vr):
+        return converted(p, length, vr, sets, types)
     text = stripped(p, length, kind == VR_ASCII or kind == VR_TEXT or kind == VR_NAME)
     return types.person_name(text) if kind == VR_NAME else text

@@ -15,9 +15,9 @@ class Types:
     person_name : callable (text) -> object
         Of one value of PN.
     of_text : dict of VR to callable (text) -> object
-        Of one value, without padding, of the VRs whose values are more than text: DA, DS, DT, IS, TM.
-    decimal_string, date, time, date_time : class
-        What values in the standard forms are made of at once: subclasses of float and of datetime's classes,
+        Of one value, without padding, of each VR whose values are more than text: DA, DS, DT, IS, TM.
+    integer_string, date, time, date_time : class
+        What values in the standard forms are made of at once: subclasses of int and of datetime's classes,
         with an attribute `_text`.
     """
 
@@ -27,7 +27,7 @@ class Types:
         person_name: Callable[[str], Any],
         of_text: Mapping[str, Callable[[str], Any]],
         *,
-        decimal_string: type[float],
+        integer_string: type[int],
         date: type[datetime.date],
         time: type[datetime.time],
         date_time: type[datetime.datetime],

@@ -64,7 +64,7 @@ class Dataset(Tree):
             "IS": values.integer_string,
             "TM": values.time,
         },
-        decimal_string=values.DecimalString,
+        integer_string=values.IntegerString,
         date=values.Date,
         time=values.Time,
         date_time=values.DateTime,

@@ -14,10 +14,11 @@ import datetime
 import operator
 import re
 from collections.abc import Iterator
-from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from enum import IntEnum
 from typing import Any, Self, SupportsIndex, cast
 
+from pacs_core._ext.literals import DecimalString, make_decimals, read_decimal
 from pacs_core.errors import InvalidValueError
 
 _HOUR = r"(?:[01]\d|2[0-3])"
@@ -187,41 +188,6 @@ class DateTime(_Moment, datetime.datetime):
         return _date_time_form(self)
 
 
-class DecimalString(float):
-    """A DS; infinite where a float can't hold it.
-
-    Raises
-    ------
-    InvalidValueError
-        Of a number that no DS can be, or a text that is none.
-    """
-
-    __slots__ = ("_text",)
-    _text: str
-
-    def __new__(cls, value: float | Decimal | str = 0.0) -> Self:
-        text = decimal_text(value)
-        made = super().__new__(cls, value)
-        made._text = text
-        return made
-
-    @property
-    def text(self) -> str:
-        """The value as it is written, without padding; as it was, if it was read."""
-        return self._text.strip(" ")
-
-    @property
-    def decimal(self) -> Decimal:
-        """Exactly what is written; as the float where the exponent is beyond a Decimal's, too."""
-        try:
-            return Decimal(self._text)
-        except InvalidOperation:
-            return Decimal(self)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return decimal_string, (self._text,)
-
-
 class IntegerString(int):
     """An IS.
 
@@ -299,11 +265,9 @@ def decimal_string(text: str) -> DecimalString | str:
     if text.strip(_OF_DECIMALS):
         return text
     try:
-        made = float.__new__(DecimalString, text)
+        return read_decimal(text)
     except ValueError:
         return text
-    made._text = text
-    return made
 
 
 def integer_string(text: str) -> IntegerString | str:
@@ -475,3 +439,6 @@ def _allowed(vr: str, text: str, sound: bool) -> str:
 
 def _refused(vr: str, value: object) -> InvalidValueError:
     return InvalidValueError(f"not a value that {vr} allows", value=value)
+
+
+make_decimals(as_written=decimal_text, again=decimal_string)

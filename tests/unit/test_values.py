@@ -2,7 +2,9 @@
 
 import copy
 import datetime
+import gc
 import pickle
+import struct
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -10,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom.valuerep import format_number_as_ds, is_valid_ds
 
+from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.values import (
     Date,
     DateTime,
@@ -400,6 +403,62 @@ def test_a_ds_loses_no_more_than_pydicoms(value: float | Decimal) -> None:
     if Decimal("1e-300") < abs(exact) < Decimal("1e300"):
         ours, theirs = Fraction(text), Fraction(format_number_as_ds(value))
         assert abs(ours - Fraction(value)) <= abs(theirs - Fraction(value))
+
+
+NUMBER = st.from_regex(
+    r"[+-]?([0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?", fullmatch=True
+)
+
+
+def read_from_bytes(vr: str, *texts: str) -> Any:
+    dataset = Dataset()
+    dataset._put(0x00091010, vr, "\\".join(texts).encode())
+    return dataset.element(0x00091010).values
+
+
+@given(st.lists(NUMBER, min_size=1, max_size=3))
+@example(["9007199254740993", "123456789012345e22", "1e-22", "1e23", "-0", "0." + "0" * 20 + "1"])
+def test_a_ds_in_bytes_is_to_the_last_bit_what_python_reads(texts: list[str]) -> None:
+    found = read_from_bytes("DS", *texts)
+    assert [struct.pack("<d", value) for value in found] == [struct.pack("<d", float(t)) for t in texts]
+    assert [(type(value), value.text) for value in found] == [(DecimalString, text) for text in texts]
+
+
+@given(st.lists(st.from_regex(r"[+-]?[0-9]{1,25}", fullmatch=True), min_size=1, max_size=3))
+@example(["-0", "+0", "0", "00", "-5", "999999999999999999", "-1000000000000000000"])
+def test_an_is_in_bytes_is_what_python_reads(texts: list[str]) -> None:
+    found = read_from_bytes("IS", *texts)
+    assert [(type(value), value, value.text) for value in found] == [
+        (IntegerString, int(text), text) for text in texts
+    ]
+    assert found == tuple(pickle.loads(pickle.dumps(value)) for value in found)
+
+
+def test_values_in_the_standard_forms_cost_the_garbage_collector_nothing() -> None:
+    for vr, text in {
+        "DS": "1.5",
+        "IS": "7",
+        "DA": "20240102",
+        "TM": "101112",
+        "DT": "20240102101112",
+    }.items():
+        (value,) = read_from_bytes(vr, text)
+        assert (value.text, gc.is_tracked(value)) == (text, False)
+
+
+def test_a_class_made_of_decimal_string_is_one() -> None:
+    class Length(DecimalString):
+        unit = "mm"
+
+    length = Length("2.50")
+    length.of = "ruler"  # type: ignore[attr-defined]
+    assert (length, length.text, length.unit, hash(length)) == (2.5, "2.50", "mm", hash(2.5))
+    assert type(length) is Length
+    assert type(length + 1) is float
+    with pytest.raises(InvalidValueError):
+        Length("1_000")
+    with pytest.raises(TypeError):
+        DecimalString("1", "2")  # type: ignore[call-arg]
 
 
 @given(st.integers(-(2**31), 2**31 - 1))
