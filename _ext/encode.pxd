@@ -30,7 +30,7 @@ cdef class Encoder:
     ) except -1
     cdef int swapped(self, const uint8_t* data, uint64_t size, uint32_t width) except -1
     cdef int text(self, uint32_t tag, uint16_t vr, str text, tuple sets) except -1
-    cdef int fragments(self, uint32_t tag, tuple pieces) except -1
+    cdef int fragments(self, uint32_t tag, uint16_t vr, tuple pieces) except -1
     cdef int sequence(self, uint32_t tag, Sequence sequence, bint undefined, tuple sets) except -1
     cdef int item(self, Tree tree, tuple sets) except -1
     cdef int verbatim(self, Tree tree, uint64_t start, uint64_t end) except -1

@@ -217,9 +217,9 @@ cdef class Encoder:
             tag, vr, <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), self.little, None
         )
 
-    cdef int fragments(self, uint32_t tag, tuple pieces) except -1:
+    cdef int fragments(self, uint32_t tag, uint16_t vr, tuple pieces) except -1:
         """Encapsulated data (PS3.5 A.4): the offset table and the fragments, an item each."""
-        self.header(tag, VR_OB, UNDEFINED)
+        self.header(tag, vr, UNDEFINED)
         for piece in pieces:
             self.put_tag(ITEM)
             if len(piece) + 1 >= UNDEFINED:
@@ -305,10 +305,13 @@ cdef class Encoder:
                 else:
                     self.verbatim(tree, copied, stop)
                     copied = stop = 0
-                    self.read_element(tree, at, sets)
+                    if not self.is_left_out(node.tag):
+                        self.read_element(tree, at, sets)
                 at = node.next
             return self.verbatim(tree, copied, stop)
         for element in tree.elements(None, 0):
+            if self.is_left_out(element.tag):
+                continue
             if element.given is None:
                 self.read_element(tree, element.node, sets)
             elif isinstance(element.given, Sequence):
@@ -322,12 +325,9 @@ cdef class Encoder:
         cdef Tape tape = tree.tape
         cdef Node* node = &tape.nodes[at]
         cdef Sequence sequence = None if tree.opened is None else tree.opened.get(node.tag)
-        cdef uint16_t vr
-        cdef uint8_t kind
-        if self.is_left_out(node.tag):
-            return 0
-        vr = tree.vr_of(at)
-        kind = kind_of(vr)
+        cdef uint16_t vr = tree.vr_of(at)
+        cdef uint8_t kind = kind_of(vr)
+        cdef uint64_t length
         if (
             is_alike(node, self.implicit, self.little)
             and (sequence is None or not sequence.touched())
@@ -340,16 +340,19 @@ cdef class Encoder:
         if vr == LETTERS_SQ:
             return self.sequence(node.tag, tree.sequence(at), node.flags & N_UNDEFINED != 0, sets)
         if node.flags & N_FRAGMENTS:
-            return self.fragments(node.tag, tree.node_value(at, False))
+            return self.fragments(node.tag, vr, tree.node_value(at, False))
         if is_text(kind) and sets != tree.context.sets and not is_plain(tape.base + node.at, node.length):
             return self.text(
                 node.tag, vr, text_value(tape.base + node.at, node.length, kind, tree.context.sets, tree.context.types),
                 sets,
             )
+        length = node.length
         if node.vr == LETTERS_UN:
             vr = LETTERS_UN  # little endian whatever it holds (PS3.5 6.2.2)
+            if VR_US <= kind < VR_OPAQUE:
+                length -= length % width(kind)  # padding must not make a number of what is less than one
         return self.value(
-            node.tag, vr, tape.base + node.at, node.length, node.flags & N_BIG == 0,
+            node.tag, vr, tape.base + node.at, length, node.flags & N_BIG == 0,
             tape.slice(node.at, node.length) if node.length >= BULK else None,
         )
 
@@ -357,7 +360,7 @@ cdef class Encoder:
         """One element that was set."""
         cdef Py_buffer buffer
         if isinstance(given.data, tuple):
-            return self.fragments(tag, given.data)
+            return self.fragments(tag, given.vr, given.data)
         PyObject_GetBuffer(given.data, &buffer, PyBUF_SIMPLE)
         try:
             if is_text(kind_of(given.vr)) and not is_plain(<const uint8_t*>buffer.buf, buffer.len):
@@ -386,7 +389,7 @@ cdef object value_bytes(Element element):
         )
     if isinstance(data, tuple):
         encoder.depth = 1  # in one piece
-        encoder.fragments(element.tag, data)
+        encoder.fragments(element.tag, VR_OB, data)
         encoder.out.size -= 8
         return taken(&encoder.out)[12:]
     if node == NULL or not node.flags & N_BIG or node.vr == LETTERS_UN:

@@ -9,7 +9,7 @@ from pacs_core._ext.cursor cimport be16, le16
 from pacs_core._ext.dictionary cimport Entry
 from pacs_core._ext.tape cimport N_BIG, Node, Tape, find
 from pacs_core._ext.values cimport (
-    LETTERS_SS, LETTERS_US, SETS_UTF8, VR_OW, kind_of, one_or_all, sets_of, values_of,
+    LETTERS_SS, LETTERS_UN, LETTERS_US, SETS_UTF8, VR_OB, VR_OW, kind_of, one_or_all, sets_of, values_of,
 )
 from pacs_core._ext.vr cimport VR_OPAQUE, VR_UNKNOWN
 
@@ -91,7 +91,7 @@ cdef Context plain_context(type made):
 cdef Given given_of(uint16_t vr, object data):
     """TypeError for what are not bytes; bulk data may be any buffer, or a tuple of buffers."""
     cdef Given given = Given.__new__(Given)
-    given.vr = vr
+    given.vr = VR_OB if vr == LETTERS_UN and isinstance(data, tuple) else vr  # a UN has no fragments, but items
     if is_opaque(vr):
         given.data = data if isinstance(data, bytes) else (
             tuple([memoryview(piece).cast("B") for piece in data]) if isinstance(data, tuple)

@@ -335,14 +335,17 @@ cdef class Writer:
             put(&self.out, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
             grow(&self.out, 1)[0] = 0x22
             return 0
+        if kind < VR_US and not is_plain(p, size):
+            text = text_value(p, size, kind, sets, types).rstrip(" \0").encode("utf-8", "replace")
+            p = <const uint8_t*>PyBytes_AS_STRING(text)
+            size = PyBytes_GET_SIZE(text)
+            if size == 0:  # nothing but escape sequences
+                return 0
         put(&self.out, b',"Value":[', 10)
         if kind >= VR_US:
             put_numbers(&self.out, p, size, kind, little)
-        elif is_plain(p, size):
-            put_texts(&self.out, p, size, vr, types)
         else:
-            text = text_value(p, size, kind, sets, types).encode("utf-8", "replace")
-            put_texts(&self.out, <const uint8_t*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), vr, types)
+            put_texts(&self.out, p, size, vr, types)
         grow(&self.out, 1)[0] = 0x5D
         return 0
 

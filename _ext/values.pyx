@@ -128,6 +128,8 @@ cdef tuple split_text(const uint8_t* p, uint64_t size, uint16_t vr, tuple sets, 
         return ()
     if not is_plain(p, end - p):
         text = text_value(p, end - p, kind, sets, types)
+        if not text.strip(" \0"):  # nothing but escape sequences
+            return ()
         found = [text] if single else text.split("\\")
         found = [(part.strip(" \0") if leading else part.rstrip(" \0")) for part in found]
     elif single:

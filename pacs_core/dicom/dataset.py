@@ -120,13 +120,15 @@ class Dataset(Tree):
             self._put(_CHARACTER_SET, "CS", b"ISO_IR 192")
 
     def _vr_for(self, tag: int, value: object) -> str:
+        if tag == _PIXEL_DATA and isinstance(value, list | tuple):
+            return "OB"  # encapsulated, whatever it was (PS3.5 A.4)
         if tag in self:
             found = self.element(tag).vr
             if found != "UN":
                 return found
         entry = dictionary.entry(tag)
         if entry is not None and entry.vrs:
-            return self._choice(entry.vrs, tag, value)
+            return self._choice(entry.vrs)
         private = dictionary.private_entry(self.creator_of(tag), tag)
         if private is not None:
             return private.vr
@@ -134,12 +136,10 @@ class Dataset(Tree):
             return "UN"
         raise InvalidValueError("no dictionary has its VR: give it, as in set(key, value, 'LO')", tag=tag)
 
-    def _choice(self, vrs: tuple[str, ...], tag: int, value: object) -> str:
+    def _choice(self, vrs: tuple[str, ...]) -> str:
         """One of the VRs of which the data set decides (PS3.5 Annex A, PS3.3 C.7.6.3.1)."""
         if len(vrs) == 1:
             return vrs[0]
-        if tag == _PIXEL_DATA and isinstance(value, list | tuple):
-            return "OB"
         if "OW" in vrs:
             return "OW"
         return "SS" if self.get("PixelRepresentation", int(self.signed)) == 1 else "US"

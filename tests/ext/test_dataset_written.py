@@ -1,11 +1,13 @@
-"""What is written is what was there, however odd: bugs that fuzzing found (tests/fuzz/dataset.pyx)."""
+"""What is written is what was there, however odd: bugs that fuzzing found (tests/fuzz/rewritten.pyx)."""
 
 import json
 import struct
 
 import pytest
 
+from pacs_core._ext.encode import encode
 from pacs_core._ext.parsing import parse
+from pacs_core.dicom import charset
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.errors import InvalidValueError
@@ -112,3 +114,40 @@ def test_every_path_that_walk_tells_leads_back() -> None:
     )
     assert [element.path for element in dataset.walk()] == ["00090000", "00090010", "60020010"]
     assert all(dataset.element(element.path).tag == element.tag for element in dataset.walk())
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, BIG])
+@pytest.mark.parametrize(("value", "rows"), [(b"\x10\0\x07", 16), (b"\x07", None)])
+def test_padding_a_un_makes_no_number(value: bytes, rows: int | None, syntax: str) -> None:
+    dataset = read(explicit(0x00280010, b"UN", value))
+    assert dataset.Rows == rows
+    assert read_dataset(dataset.to_bytes(syntax), syntax).Rows == rows
+
+
+@pytest.mark.parametrize("vr", [b"LO", b"PN"])
+def test_text_of_nothing_but_escape_sequences_is_no_value(vr: bytes) -> None:
+    data = explicit(0x00080005, b"CS", b"\\ISO 2022 IR 87") + explicit(0x00101000, vr, b"\x1b$B\x1b(B")
+    dataset = read(data)
+    assert dataset.element(0x00101000).values == ()
+    assert dataset[0x00101000] == ""
+    assert json.loads(dataset.to_json())["00101000"] == {"vr": vr.decode()}
+
+
+def test_what_is_set_of_file_meta_information_or_group_lengths_is_not_written_into_the_data_set() -> None:
+    dataset = Dataset({"PatientID": "P1", 0x00020010: EXPLICIT, 0x00000002: "1.2", 0x00080000: 20})
+    assert [element.tag for element in read_dataset(dataset.to_bytes(BIG), BIG)] == [0x00100020]
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, BIG])
+def test_encapsulated_data_keeps_its_vr_and_is_ob_when_set(syntax: str) -> None:
+    item, end = b"\xfe\xff\0\xe0", b"\xfe\xff\xdd\xe0" + bytes(4)
+    fragments = item + bytes(4) + item + b"\2\0\0\0\xff\xd8"
+    dataset = read(b"\xe0\x7f\x10\0OW\0\0\xff\xff\xff\xff" + fragments + end)
+    again = read_dataset(b"".join(encode(dataset, charset.encode, little=syntax == EXPLICIT)), syntax)
+    assert [again.element("PixelData").vr, *map(bytes, again.PixelData)] == ["OW", b"", b"\xff\xd8"]
+    dataset.PixelData = [b"", b"\xff\xd9"]
+    assert dataset.element("PixelData").vr == "OB"
+    dataset.set(0x00091010, [b"", b"\xff\xd8"], "UN")
+    assert dataset.element(0x00091010).vr == "OB"
+    again = read_dataset(b"".join(encode(dataset, charset.encode, little=syntax == EXPLICIT)), syntax)
+    assert [bytes(piece) for piece in again[0x00091010]] == [b"", b"\xff\xd8"]

@@ -181,6 +181,15 @@ def changes() -> Iterator[bytes]:
         yield bytes((3 * (number % 3),)) + odd
 
 
+def views() -> Iterator[bytes]:
+    """Data sets in each encoding, one more thing or nothing being asked of each."""
+    for how, syntax in enumerate((EXPLICIT, IMPLICIT, BIG)):
+        for number, data_set in enumerate(data_sets()):
+            yield bytes((how + (0, 4, 8, 16)[number % 4],)) + encoded(data_set, syntax)
+    for number, odd in enumerate(oddities()):
+        yield bytes(((0, 4, 8, 16)[number % 4],)) + odd
+
+
 def records() -> Iterator[bytes]:
     """A record of each level, and fields."""
 
@@ -211,9 +220,10 @@ def main(folder: Path) -> None:
     seeds = {
         "catalog": batches(),
         "command": commands(),
-        "dataset": changes(),
+        "dataset": views(),
         "deflated": (header[1:] for header in headers(DEFLATED)),
         "record": records(),
+        "rewritten": changes(),
         "scan": headers(EXPLICIT, IMPLICIT, BIG),
         "tape": (*headers(EXPLICIT, IMPLICIT, BIG), *(b"\0\x02" + odd for odd in oddities())),
         "walk": headers(EXPLICIT, IMPLICIT, BIG),
