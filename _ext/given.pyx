@@ -3,7 +3,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from pacs_core._ext.cursor cimport be16, le16
 from pacs_core._ext.dictionary cimport Entry
@@ -49,6 +49,16 @@ cdef bint signed_in(Tape tape, uint32_t node) noexcept nogil:
     return (be16(tape.base + n.at) if n.flags & N_BIG else le16(tape.base + n.at)) == 1
 
 
+cdef tuple sets_named(const uint8_t* p, uint64_t size):
+    """The character set of a value of (0008,0005)."""
+    while size and (p[size - 1] == 0x20 or p[size - 1] == 0):
+        size -= 1
+    while size and (p[0] == 0x20 or p[0] == 0):
+        p += 1
+        size -= 1
+    return sets_of((<const char*>p)[:size])
+
+
 cdef Context context_of(Tape tape, uint32_t root, Context around):
     """How to read a data set: as what is around it, but for what it says itself.
 
@@ -57,7 +67,6 @@ cdef Context context_of(Tape tape, uint32_t root, Context around):
     cdef uint32_t sets = find(tape.nodes, root, CHARACTER_SET)
     cdef uint32_t signed = find(tape.nodes, root, PIXEL_REPRESENTATION) if root else 0
     cdef Context context
-    cdef Node* node
     if not sets and not signed and root:
         return around
     context = Context.__new__(Context)
@@ -68,8 +77,7 @@ cdef Context context_of(Tape tape, uint32_t root, Context around):
     context.assumed = around.assumed
     context.tape = around.tape
     if sets:
-        node = &tape.nodes[sets]
-        context.sets = sets_of((<const char*>tape.base)[node.at:node.at + node.length].strip(b" \0"))
+        context.sets = sets_named(tape.base + tape.nodes[sets].at, tape.nodes[sets].length)
     if signed:
         context.signed = signed_in(tape, signed)
     elif root == 0:

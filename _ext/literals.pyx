@@ -20,6 +20,7 @@ cdef extern from "datetime.h":
 cdef extern from *:
     """
     #include <float.h>
+    #include <structmember.h>
     /* Whether arithmetic on doubles rounds once: only then is a product of two exact ones the nearest. */
     #if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 0
     #define PC_ROUNDS_ONCE 1
@@ -30,6 +31,17 @@ cdef extern from *:
         PyObject *made = type->tp_alloc(type, 0);
         if (made != NULL) ((PyFloatObject *)made)->ob_fval = value;
         return made;
+    }
+    /* Where objects of a type have the attribute that a __slots__ of it names, in bytes; 0 if it is no such. */
+    static Py_ssize_t pc_slot_of(PyTypeObject *type, PyObject *name) {
+        Py_ssize_t offset = 0;
+        PyObject *found = PyObject_GetAttr((PyObject *)type, name);
+        if (found == NULL)
+            PyErr_Clear();
+        else if (Py_IS_TYPE(found, &PyMemberDescr_Type))
+            offset = ((PyMemberDescrObject *)found)->d_member->offset;
+        Py_XDECREF(found);
+        return offset;
     }
     static PyObject *pc_int_of(PyTypeObject *type, PyObject *value) {
         PyObject *made = NULL;
@@ -51,6 +63,7 @@ cdef extern from *:
         PC_ROUNDS_ONCE
     object pc_float_of(type made, double value)
     object pc_int_of(type made, object value)
+    Py_ssize_t pc_slot_of(type made, object name)
     void pc_replace_new(object made, object (*new_one)(PyTypeObject*, PyObject*, PyObject*))
 
 cdef extern from "Python.h":
@@ -163,8 +176,18 @@ cdef object AGAIN = None
 pc_replace_new(DecimalString, new_decimal)
 
 
-cdef inline object with_text(object made, const uint8_t* p, size_t size):
-    PyObject_SetAttr(made, TEXT, PyUnicode_DecodeASCII(<const char*>p, size, NULL))
+cdef Py_ssize_t text_slot(type made) except -1:
+    return pc_slot_of(made, TEXT)
+
+
+cdef inline object with_text(object made, Py_ssize_t slot, const uint8_t* p, size_t size):
+    """A new object, with its text in the slot of its class or, if that has none, in an attribute."""
+    text = PyUnicode_DecodeASCII(<const char*>p, size, NULL)
+    if slot:
+        Py_INCREF(text)
+        (<PyObject**>(<char*><PyObject*>made + slot))[0] = <PyObject*>text
+    else:
+        PyObject_SetAttr(made, TEXT, text)
     return untracked(made)
 
 
@@ -267,7 +290,7 @@ cdef object integer_of(const uint8_t* p, size_t size, type made):
     value = <int64_t>accumulated(0, p + at, size - at)
     found = pc_int_of(made, -value if p[0] == 0x2D else value)
     if p[0] == 0x2B or (p[at] == 0x30 and size > 1):
-        return with_text(found, p, size)
+        return with_text(found, 0, p, size)
     return untracked(found)
 
 
@@ -302,15 +325,15 @@ cdef inline int microseconds(const uint8_t* p, size_t size) noexcept nogil:
     return value
 
 
-cdef object date_of(const uint8_t* p, size_t size, type made):
+cdef object date_of(const uint8_t* p, size_t size, type made, Py_ssize_t slot):
     if size != 8 or digits(p, 8) != 8 or not is_date(p):
         return None
     return with_text(
-        PyDateTimeAPI.Date_FromDate(number(p, 4), number(p + 4, 2), number(p + 6, 2), <PyTypeObject*>made), p, size
+        PyDateTimeAPI.Date_FromDate(number(p, 4), number(p + 4, 2), number(p + 6, 2), <PyTypeObject*>made), slot, p, size
     )
 
 
-cdef object time_of(const uint8_t* p, size_t size, type made):
+cdef object time_of(const uint8_t* p, size_t size, type made, Py_ssize_t slot):
     cdef int fraction
     if size < 6 or digits(p, 6) != 6 or not is_time(p):
         return None
@@ -318,11 +341,11 @@ cdef object time_of(const uint8_t* p, size_t size, type made):
     if fraction < 0:
         return None
     return with_text(
-        PyDateTimeAPI.Time_FromTime(number(p, 2), number(p + 2, 2), number(p + 4, 2), fraction, None, <PyTypeObject*>made), p, size
+        PyDateTimeAPI.Time_FromTime(number(p, 2), number(p + 2, 2), number(p + 4, 2), fraction, None, <PyTypeObject*>made), slot, p, size
     )
 
 
-cdef object date_time_of(const uint8_t* p, size_t size, type made):
+cdef object date_time_of(const uint8_t* p, size_t size, type made, Py_ssize_t slot):
     cdef int fraction
     if size < 14 or digits(p, 14) != 14 or not is_date(p) or not is_time(p + 8):
         return None
@@ -334,5 +357,5 @@ cdef object date_time_of(const uint8_t* p, size_t size, type made):
             number(p, 4), number(p + 4, 2), number(p + 6, 2), number(p + 8, 2), number(p + 10, 2), number(p + 12, 2),
             fraction, None, <PyTypeObject*>made,
         ),
-        p, size,
+        slot, p, size,
     )

@@ -7,7 +7,7 @@ from libc.string cimport memcmp
 
 from pacs_core._ext.given cimport Context, context_of, plain_context
 from pacs_core._ext.tape cimport tape_of
-from pacs_core._ext.tree cimport Tree
+from pacs_core._ext.tree cimport Tree, new_tree
 from pacs_core._ext.values cimport sets_of
 
 cdef enum:
@@ -30,7 +30,7 @@ def parse(
     Raises UnparsableError for more than 256 sequences in each other or 33 million elements, and nothing else:
     what is wrong is among the findings.
     """
-    cdef Tree tree = <Tree?>made.__new__(made)
+    cdef Tree tree = new_tree(made)
     tree.tape = tape_of(data, start, implicit, little, 0)
     tree.tape.findings = found + tree.tape.findings
     tree.tape.cut = tree.tape.cut or cut
@@ -60,14 +60,14 @@ def open_file(type made not None, data, dict encodings not None):
     if not prefixed:
         return None
     context = plain_context(made)
-    meta = <Tree?>made.__new__(made)
+    meta = new_tree(made)
     meta.tape = tape_of(data, 132, False, True, 2)
     meta.context = context
     uid = meta.value(TRANSFER_SYNTAX, False)
     encoding = encodings.get(uid) if isinstance(uid, str) else None
     if encoding is None:
         return None
-    tree = <Tree?>made.__new__(made)
+    tree = new_tree(made)
     tree.tape = tape_of(data, 132 + meta.tape.nodes[0].length, encoding[0], encoding[1], 0)
     tree.context = context_of(tree.tape, 0, context)
     tree.meta = meta
@@ -76,7 +76,7 @@ def open_file(type made not None, data, dict encodings not None):
 
 def parse_meta(type made not None, data, uint64_t start):
     """The file meta information from `start` of a buffer on, and where it ends (PS3.10 7.1)."""
-    cdef Tree tree = <Tree?>made.__new__(made)
+    cdef Tree tree = new_tree(made)
     tree.tape = tape_of(data, start, False, True, 2)
     tree.context = plain_context(made)
     return tree, tree.tape.nodes[0].length + min(start, <uint64_t>tree.tape.view.len)

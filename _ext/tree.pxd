@@ -41,6 +41,20 @@ cdef class Tree:
     cdef list elements(self, Element around, Py_ssize_t place)
 
 
+cdef extern from *:
+    """
+    static PyObject *pc_new_of(PyTypeObject *made, PyObject *no_arguments) {
+        return made->tp_new(made, no_arguments, NULL);
+    }
+    """
+    object pc_new_of(type made, tuple no_arguments)
+
+
+cdef inline Tree new_tree(type made):
+    """An empty one of a class, as `made.__new__(made)` gives it. TypeError if that is no Tree."""
+    return <Tree?>pc_new_of(made, ())
+
+
 @cython.final
 cdef class Element:
     cdef readonly Tree dataset

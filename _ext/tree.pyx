@@ -49,7 +49,7 @@ cdef class Sequence:
         cdef Tree tree
         if isinstance(found, Tree):
             return <Tree>found
-        tree = <Tree?>self.context.made.__new__(self.context.made)
+        tree = new_tree(self.context.made)
         tree.tape = self.tape
         tree.root = found
         tree.context = context_of(tree.tape, tree.root, self.context)
@@ -495,7 +495,7 @@ cdef class Tree:
 
     def copy(self):
         """A data set of its own, that shares what was read."""
-        cdef Tree copied = <Tree?>type(self).__new__(type(self))
+        cdef Tree copied = new_tree(type(self))
         copied.tape = self.tape
         copied.root = self.root
         copied.context = self.context

@@ -36,6 +36,9 @@ cdef class Types:
     cdef type date
     cdef type time
     cdef type date_time
+    cdef Py_ssize_t date_slot       # of their texts (literals.pxd)
+    cdef Py_ssize_t time_slot
+    cdef Py_ssize_t date_time_slot
 
 
 cdef inline uint8_t kind_of(uint16_t vr) noexcept nogil:

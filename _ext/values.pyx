@@ -16,7 +16,7 @@ from libc.string cimport memchr, memcpy
 
 from pacs_core._ext.cursor cimport be16, be32, be64, le16, le32, le64
 from pacs_core._ext.digits cimport width
-from pacs_core._ext.literals cimport date_of, date_time_of, decimal_of, integer_of, time_of
+from pacs_core._ext.literals cimport date_of, date_time_of, decimal_of, integer_of, text_slot, time_of
 from pacs_core._ext.text cimport has_escape, is_plain, is_utf8
 from pacs_core._ext.vr cimport (
     VR_ASCII, VR_AT, VR_FD, VR_FL, VR_NAME, VR_PROSE, VR_RESOURCE, VR_SL, VR_SS, VR_SV, VR_TEXT, VR_UNKNOWN,
@@ -64,6 +64,7 @@ cdef class Types:
         self.date = date
         self.time = time
         self.date_time = date_time
+        self.date_slot, self.time_slot, self.date_time_slot = text_slot(date), text_slot(time), text_slot(date_time)
         self.person_name = person_name
         self.of_text = {letters_of(vr): convert for vr, convert in of_text.items()}
 
@@ -208,10 +209,10 @@ cdef inline object literal(const uint8_t* p, size_t size, uint16_t vr, Types typ
     if vr == VR_IS:
         return integer_of(p, size, types.integer_string)
     if vr == VR_DA:
-        return date_of(p, size, types.date)
+        return date_of(p, size, types.date, types.date_slot)
     if vr == VR_TM:
-        return time_of(p, size, types.time)
-    return date_time_of(p, size, types.date_time)
+        return time_of(p, size, types.time, types.time_slot)
+    return date_time_of(p, size, types.date_time, types.date_time_slot)
 
 
 cdef object converted(const uint8_t* p, uint64_t size, uint16_t vr, tuple sets, Types types):

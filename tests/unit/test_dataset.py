@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pacs_core._ext.dictionary import keywords
 from pacs_core._ext.tree import Tree
 from pacs_core.dicom import writing
 from pacs_core.dicom.dataset import Dataset, Element, Sequence
@@ -547,3 +548,14 @@ def test_ambiguous_vrs() -> None:
     with pytest.raises(InvalidValueError, match="no dictionary has its VR"):
         made[0x0009_1010] = "x"
     assert isinstance(made, Tree)
+
+
+def test_every_keyword_means_its_element_however_often_it_is_asked_for() -> None:
+    """Those of late are remembered, by where the text is."""
+    dataset = Dataset(PatientID="P1", Rows=16)
+    names = list(keywords())
+    for _ in range(2):
+        for fresh in (lambda name: name, sys.intern, lambda name: "".join([*name])):
+            assert [name for name in names if fresh(name) in dataset] == ["PatientID", "Rows"]
+    texts = ["".join(["Patient", end]) for end in ("ID", "Name", "x") * 1000]
+    assert {dataset.get(text) for text in texts} == {"P1", None}
