@@ -44,15 +44,20 @@ cdef inline uint32_t load_tag(const uint8_t* p, bint little) noexcept nogil:
     return <uint32_t>le16(p) << 16 | le16(p + 2) if little else be32(p)
 
 
+cdef bint widen(Parse* p) noexcept nogil:
+    """Room for more nodes; False without memory."""
+    cdef Node* nodes = <Node*>PyMem_RawRealloc(p.nodes, <size_t>p.room * 2 * sizeof(Node))
+    if nodes == NULL:
+        return False
+    p.nodes = nodes
+    p.room *= 2
+    return True
+
+
 cdef inline Node* add(Parse* p) noexcept nogil:
     """A new node at the end of the tape, NULL without memory."""
-    cdef Node* nodes
-    if p.count == p.room:
-        nodes = <Node*>PyMem_RawRealloc(p.nodes, <size_t>p.room * 2 * sizeof(Node))
-        if nodes == NULL:
-            return NULL
-        p.nodes = nodes
-        p.room *= 2
+    if p.count == p.room and not widen(p):
+        return NULL
     p.nodes[p.count].level = <uint16_t>(p.above + p.depth)
     p.count += 1
     return &p.nodes[p.count - 1]
@@ -309,35 +314,49 @@ cdef int plain(Parse* p, Level* level) noexcept nogil:
 
     It ends before the first that is anything else, having said nothing of it: `walk_header` decides.
     """
+    cdef const uint8_t* base = p.base
     cdef const uint8_t* at
+    cdef uint64_t here = p.at  # in registers, as nothing is that nodes might overlap
+    cdef uint64_t end = level.end
+    cdef uint32_t count = p.count
+    cdef uint32_t last = level.last
+    cdef uint16_t deep = <uint16_t>(p.above + p.depth)
     cdef uint32_t tag, length
     cdef uint8_t kind
     cdef Node* node
-    while level.end - p.at >= 16:
-        at = p.base + p.at
+    cdef int how = P_DONE
+    while end - here >= 16:
+        at = base + here
         tag = <uint32_t>le16(at) << 16 | le16(at + 2)
         kind = vr_kind(at + 4)
         length = le16(at + 6)
         if (
-            kind == VR_UNKNOWN or kind & VR_LONG or tag <= level.last or tag >> 16 == 0xFFFE or length & 1
-            or length > level.end - p.at - 8
+            kind == VR_UNKNOWN or kind & VR_LONG or tag <= last or tag >> 16 == 0xFFFE or length & 1
+            or length > end - here - 8
         ):
-            return P_DONE
-        if p.count == MOST_NODES:
-            return P_TOO_MANY
-        node = add(p)
-        if node == NULL:
-            return P_NO_MEMORY
-        node.at = p.at + 8
+            break
+        if count == MOST_NODES:
+            how = P_TOO_MANY
+            break
+        if count == p.room and not widen(p):
+            how = P_NO_MEMORY
+            break
+        node = &p.nodes[count]
+        count += 1
+        node.at = here + 8
         node.length = length
         node.tag = tag
-        node.next = p.count
+        node.next = count
         node.vr = be16(at + 4)
         node.flags = N_EXPLICIT
         node.header = 8
-        level.last = tag
-        p.at += 8 + length
-    return P_DONE
+        node.level = deep
+        last = tag
+        here += 8 + length
+    p.at = here
+    p.count = count
+    level.last = last
+    return how
 
 
 cdef int parse_run(Parse* p, uint32_t budget) noexcept nogil:
