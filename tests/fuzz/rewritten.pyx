@@ -113,12 +113,11 @@ def edit(ds, const uint8_t[:] how):
             place.set("OtherPatientIDsSequence", sequence.copy())
 
 
-def come_back(ds, tuple encoding, given=None):
-    """Write and read again, unless that gives what was read."""
-    before = ds.to_json()
-    data = written(ds, encoding)
+def come_back(ds, bytes data, tuple encoding, given):
+    """Read what was written again, unless it is what was read."""
     if data == given:
         return
+    before = ds.to_json()
     again = parse(Dataset, data, implicit=encoding[0], little=encoding[1])
     if again.encoding != encoding:
         return  # what comes first looks like something else
@@ -141,13 +140,14 @@ def check(const uint8_t[:] head, data):
         raise AssertionError("looking at it changed it")
     if not ds.truncated and not bytes(data).startswith(fresh if target == own else written(ds, own)):
         raise AssertionError("what was not changed is not written as it was")
-    come_back(ds, target, data)
+    come_back(ds, fresh, target, data)
     if len(head) == HEAD:
         return
     try:
         for at in range(HEAD, len(head), EDIT):
             edit(ds, head[at:at + EDIT])
-        come_back(ds.copy(), target)
+        ds = ds.copy()
+        come_back(ds, written(ds, target), target, data)
     except (InvalidValueError, UnparsableError):
         pass
 
