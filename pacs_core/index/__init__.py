@@ -19,6 +19,10 @@ When a supplier goes, its values go with it; `Index.succession` names the instan
 the caller gives their headers to the same transaction as heirs.
 
 Counters, modalities, SOP classes and keys are right in the same transaction; parents without children vanish.
+
+Attributes have codes, which the `meta` table gives out and never takes back: what is asked for by one process
+is recorded by all, as nothing is committed by who does not know a code. One that came when instances were
+held is pending, and not told, until those have been merged again with it (`Index.fill`).
 """
 
 from pacs_core.index.base import (

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import struct
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from pacs_core._ext.kv import Environment
 from pacs_core._ext.rows import Schema
 from pacs_core.dicom.added import Asked
-from pacs_core.dicom.attributes import ATTRIBUTES, Attribute
-from pacs_core.dicom.header import Scanner, scanner
 from pacs_core.errors import ArchiveError, CorruptError, PacsError, StorageError, from_os_error
-from pacs_core.index import schema
+from pacs_core.index import schema, state
 from pacs_core.index.base import Filling
 from pacs_core.index.checkpoint import Checkpoint, sync_path
 from pacs_core.index.lock import CommitLock, OncePerProcess
@@ -28,40 +23,8 @@ log = get_logger("index")
 
 MAP_SIZE: Final = 1 << 40
 MAX_READERS: Final = 1024
-COUNTERS: Final = struct.Struct("<QQQ")
 CHECKPOINT_SECONDS: Final = 0.5
 """Between two checkpoints while commits are made; what came since has to be made again after a crash."""
-_VERSION: Final = struct.Struct("<I")
-
-Change = tuple[int, bytes, bytes | None]
-
-
-class State(NamedTuple):
-    """What the index holds, as it was read last: its attributes, and what is needed to record them.
-
-    Attributes
-    ----------
-    packed : tuple
-        Of `meta`: codes and filling.
-    attributes : tuple of Attribute
-        Those that are recorded, the ones that are pending included.
-    scanner : Scanner
-        Finds them in data sets.
-    known : int
-        How many codes have been given: whoever was at work with fewer has to look again.
-    """
-
-    packed: tuple[bytes, bytes | None]
-    schema: Schema
-    attributes: tuple[Attribute, ...]
-    filling: Filling | None
-    scanner: Scanner
-    known: int
-
-
-@lru_cache(maxsize=16)
-def _scanner(wanted: tuple[tuple[int, str], ...]) -> Scanner:
-    return scanner(wanted)
 
 
 class Opened:
@@ -92,7 +55,7 @@ class Opened:
                 self.env = self._environment(max_readers)
                 stack.callback(self.env.close)
                 self._initialise()
-                self.state = self._read_state()
+                self.state = state.read(self.env)
             stack.pop_all()
 
     def _restore(self) -> None:
@@ -112,44 +75,16 @@ class Opened:
 
     def _initialise(self) -> None:
         """Write what a new index begins with, and codes for attributes that are new to an old one."""
-        version, secret = self.env.read(schema.META, [b"schema", b"secret"])
-        current = _VERSION.pack(schema.SCHEMA_VERSION)
-        if version not in (None, current, _VERSION.pack(schema.OLDEST_VERSION)):
-            return
-        changes: list[Change] = []
-        if version is None:
-            changes.append((schema.META, b"counters", COUNTERS.pack(1, 0, 0)))
-        if secret is None:
-            changes.append((schema.META, b"secret", os.urandom(16)))
-        if version != current:
-            changes.append((schema.META, b"schema", current))
-        self._amend([*changes, *self._additions(ATTRIBUTES)])
-        if version is None:
+        fresh, changes = state.beginning(self.env)
+        self._amend(changes)
+        if fresh:
             try:
                 for folder in (self.path, self.path.parent):
                     sync_path(folder)
             except OSError as exc:
                 raise from_os_error(exc, f"make index {self.path}") from exc
 
-    def _additions(self, attributes: Iterable[Attribute]) -> list[Change]:
-        """What gives attributes codes that have none; instances held are to be asked for them."""
-        version, packed, filling = self.env.read(schema.META, [b"schema", b"codes", b"filling"])
-        number = schema.SCHEMA_VERSION if version is None else _VERSION.unpack(version)[0]
-        before = schema.unpack_codes(packed or b"", number)
-        after = schema.assign_codes(before, attributes)
-        codes = schema.pack_codes(after)
-        if codes == packed:
-            return []
-        changes: list[Change] = [(schema.META, b"codes", codes)]
-        fresh = after.keys() - before.keys()
-        if fresh and self.env.entries()[schema.INSTANCE]:
-            pending = schema.unpack_filling(filling)
-            tags = fresh if pending is None else fresh | pending.tags
-            following = Filling(self.counters()[0], 0, frozenset(tags))
-            changes.append((schema.META, b"filling", schema.pack_filling(following)))
-        return changes
-
-    def _amend(self, changes: list[Change]) -> None:
+    def _amend(self, changes: list[state.Change]) -> None:
         """With the commit lock in this thread: change `meta`, durably."""
         if changes:
             self.checkpoint()
@@ -161,15 +96,8 @@ class Opened:
         """Record attributes from now on, durably. Raises ArchiveError if one is in the index at another level
         than it has to be, or there is no room."""
         with self.lock.hold():
-            levels = {attribute.tag: attribute.level for attribute in self.refresh().attributes}
-            for attribute, given in wanted:
-                level = levels.get(attribute.tag, attribute.level)
-                if given and level is not attribute.level:
-                    raise ArchiveError(
-                        f"{attribute.keyword} is in the index at level {level.name}, not "
-                        f"{attribute.level.name}: `pacs-core reindex` makes it anew, with what is asked for"
-                    )
-            self._amend(self._additions(one.attribute for one in wanted))
+            state.check_levels(self.refresh(), wanted)
+            self._amend(state.additions(self.env, (one.attribute for one in wanted)))
             self.refresh()
 
     def filled(self, before: Filling, after: int) -> bool:
@@ -180,7 +108,11 @@ class Opened:
             done = after >= before.until
             packed = None if done else schema.pack_filling(before._replace(after=after))
             self.get_ready()
-            self.env.write([(schema.META, b"filling", packed)])
+            try:
+                self.env.write([(schema.META, b"filling", packed)])
+            except PacsError:
+                self.let_go()
+                raise
             self.changed()
             self.refresh()
             return True
@@ -190,50 +122,19 @@ class Opened:
         """What the codes of the records mean."""
         return self.state.schema
 
-    def refresh(self) -> State:
+    def refresh(self) -> state.State:
         """The state as it is now: another process may have added attributes, or have filled them in."""
         with self._reading:  # else what one thread read earlier might be put in place later
             if self.state.packed != tuple(self.env.read(schema.META, [b"codes", b"filling"])):
-                self.state = self._read_state()
+                self.state = state.read(self.env)
             return self.state
-
-    def _read_state(self) -> State:
-        version, packed, secret, filling = self.env.read(
-            schema.META, [b"schema", b"codes", b"secret", b"filling"]
-        )
-        if version is None or packed is None or secret is None:
-            raise ArchiveError(f"{self.path} holds no index of this program")
-        found = _VERSION.unpack(version)[0]
-        if found > schema.SCHEMA_VERSION:
-            raise ArchiveError(
-                f"index {self.path} has schema {found}, newer than this program's {schema.SCHEMA_VERSION}: "
-                "use the program that wrote it, or a newer one"
-            )
-        if found < schema.SCHEMA_VERSION:
-            raise ArchiveError(
-                f"index {self.path} has schema {found}, this program needs {schema.SCHEMA_VERSION}: "
-                "rebuild it with `pacs-core reindex`"
-            )
-        codes = schema.unpack_codes(packed)
-        recorded = schema.recorded(codes)
-        pending = schema.unpack_filling(filling)
-        unknown = codes.keys() - {attribute.tag for attribute in recorded}
-        untold = unknown if pending is None else unknown | pending.tags
-        return State(
-            (packed, filling),
-            Schema(schema.native_rows(codes), secret, packed, untold),
-            recorded,
-            pending,
-            _scanner(tuple((attribute.tag, attribute.vr) for attribute in recorded)),
-            len(codes),
-        )
 
     def counters(self) -> tuple[int, int, int]:
         """Next id, bytes of the instances held, commits so far."""
         (packed,) = self.env.read(schema.META, [b"counters"])
-        if packed is None or len(packed) != COUNTERS.size:
+        if packed is None or len(packed) != schema.COUNTERS.size:
             raise CorruptError(f"index {self.path}: the counters are missing")
-        next_id, held, commits = COUNTERS.unpack(packed)
+        next_id, held, commits = schema.COUNTERS.unpack(packed)
         return next_id, held, commits
 
     # -- checkpoints --------------------------------------------------------------------------------------
@@ -345,7 +246,7 @@ class Opened:
         """
         self.env.reopen(self._checkpoint.restore_after_failure)
         self._distrusted = False
-        self.state = self._read_state()
+        self.state = state.read(self.env)
         next_id, _, _ = self.counters()
         entries = self.env.entries()
         rows = entries[schema.PATIENT : schema.CHILD]

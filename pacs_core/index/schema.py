@@ -70,6 +70,8 @@ UNIQUE_KEYS: Final = {
 
 _CODE: Final = struct.Struct("<IBBBx")
 _CODE_1: Final = struct.Struct("<IBB")  # of version 1
+COUNTERS: Final = struct.Struct("<QQQ")
+"""Next id, bytes held, commits."""
 _FILLING: Final = struct.Struct("<QQ")
 _KINDS: Final = {"PN": keys.NAME, "DA": keys.DATE} | dict.fromkeys(("AE", "CS", "LO", "SH"), keys.TEXT)
 

@@ -225,6 +225,35 @@ def requested(archive: Archive, asked: tuple[str, str], level: Level = Level.SER
 # --- all that can happen meanwhile ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+def test_what_goes_while_it_is_asked_is_passed_over(
+    tmp_path: Path, replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Headers are read beside all that others do: one may be of an instance that is held no more."""
+    path, read = tmp_path / "archive", filling.read_instance
+    with opened(path) as archive:
+        archive.store(image(1, SliceThickness="1"))
+        archive.store(image(2, AdmissionID="", SliceThickness="2"))
+    with opened(path, ASKED, duplicates=Duplicates.REPLACE) as archive:
+
+        def read_and_lose(*args: Any, **options: Any) -> Any:
+            kept = read(*args, **options)
+            if kept.uid == uid(1, 1, 1) and replaced:
+                archive.store(image(1, AdmissionID="", SliceThickness="9"))
+            elif kept.uid == uid(1, 1, 1):
+                archive.delete(instance=kept.uid)
+            return kept
+
+        monkeypatch.setattr(filling, "read_instance", read_and_lose)
+        archive.fill()
+        found, unsupported = ask(archive, Level.IMAGE, AdmissionID="", SliceThickness="")
+        assert not unsupported
+        assert sorted(found, key=repr) == [
+            {"AdmissionID": "", "SliceThickness": one} for one in (["2.0", "9.0"] if replaced else ["2.0"])
+        ]
+        assert list(archive.index.check()) == []
+
+
 def happenings(archive: Archive, dice: random.Random, done: Filled) -> Iterator[Callable[[], object]]:
     """Something that happens to an archive: stores, replacements, deletions, a batch that is asked."""
 
