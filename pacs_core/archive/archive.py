@@ -27,7 +27,7 @@ from pacs_core.errors import NotFoundError, OutOfResourcesError, from_os_error
 from pacs_core.index import Addition, Index, Located, Stats
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Opened, Store, Syscalls
-from pacs_core.workflow import State
+from pacs_core.workflow import State, Worklist
 
 log = get_logger("archive")
 
@@ -264,6 +264,11 @@ class Archive:
         state = State.open(self.place.state)
         self._lease.callback(state.close)
         return state
+
+    @cached_property
+    def worklist(self) -> Worklist:
+        """The scheduled procedure steps that modalities ask for; as `state`."""
+        return Worklist(self.state)
 
     def trouble(self) -> str:
         """Why nothing could be kept now, in words; empty if nothing is known of."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from typing import NamedTuple
 
 IMPLEMENTATION_CLASS_UID = "2.25.109488991647351212918596535657611770338"
@@ -138,3 +139,8 @@ def transfer_syntax(uid: str) -> TransferSyntax:
 def is_valid_uid(uid: str) -> bool:
     """Whether `uid` obeys PS3.5 9.1: components of digits without leading zeros, 64 characters at most."""
     return len(uid) <= 64 and _VALID.fullmatch(uid) is not None and uid.isascii()
+
+
+def new_uid() -> str:
+    """A UID that nobody has had before: made of a random UUID (PS3.5 B.2)."""
+    return f"2.25.{uuid.uuid4().int}"

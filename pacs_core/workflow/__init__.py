@@ -4,5 +4,7 @@ They are kept in the archive's folder `state`, apart from the index: no instance
 """
 
 from pacs_core.workflow.state import State
+from pacs_core.workflow.step import StepId
+from pacs_core.workflow.worklist import Worklist
 
-__all__ = ["State"]
+__all__ = ["State", "StepId", "Worklist"]
