@@ -58,6 +58,7 @@ MODULES = (
     "values",
     "walk",
     "words",
+    "worklist",
 )
 FUZZ_TARGETS = (
     "catalog",
@@ -75,7 +76,7 @@ FUZZ_TARGETS = (
 # Comparisons in these are of Python objects, nearly all, and tell libFuzzer nothing; but each costs a call.
 UNTRACED = {"dictionary", "encode", "given", "jsonmodel", "naming", "parsing", "tree", "values"}
 UNTRACED |= {"fuzz_dataset", "fuzz_rewritten"}
-NEEDS_LMDB = {"batch", "browse", "catalog", "kv", "lookup", "settle"}
+NEEDS_LMDB = {"batch", "browse", "catalog", "kv", "lookup", "settle", "worklist"}
 
 
 def lmdb_flags() -> tuple[list[str], list[str], list[str]]:

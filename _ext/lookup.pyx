@@ -7,7 +7,7 @@ Each call is one snapshot and gives the GIL up; a walk is resumed by the key and
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, qsort, realloc, strtod, strtoll
+from libc.stdlib cimport free, qsort, strtod, strtoll
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from pacs_core._ext.arena cimport Arena, keep, release, take
@@ -26,6 +26,7 @@ from pacs_core._ext.rows cimport (
     IMAGE, PATIENT, SERIES, STUDY, Instance, Layout, Node, Schema, Tally, decode_instance, decode_node,
     next_attribute,
 )
+from pacs_core._ext.sink cimport Sink, grow
 from pacs_core._ext.text cimport is_plain
 from pacs_core._ext.values cimport kind_of, letters_of
 from pacs_core._ext.vr cimport VR_FD, VR_FL, VR_OPAQUE, VR_SQ, VR_US
@@ -97,29 +98,6 @@ cdef struct Rows:           # what is known of one id, decoded when it is asked 
     Instance instance
     uint8_t[24] digits
     bint failed
-
-
-cdef struct Sink:
-    uint8_t* data
-    size_t size
-    size_t room
-    bint failed
-
-
-cdef inline uint8_t* grow(Sink* sink, size_t size) noexcept nogil:
-    """Room for `size` bytes more; NULL without memory."""
-    cdef uint8_t* data
-    cdef size_t room
-    if sink.room - sink.size < size:
-        room = sink.room * 2 + size + 4096
-        data = <uint8_t*>realloc(sink.data, room)
-        if data == NULL:
-            sink.failed = True
-            return NULL
-        sink.data = data
-        sink.room = room
-    sink.size += size
-    return sink.data + sink.size - size
 
 
 cdef bint find_column(const Layout* layout, uint32_t tag, Column* column):

@@ -32,6 +32,7 @@ from pacs_core.dimse.server import AssociationServer, Budget, Wire
 from pacs_core.dimse.service import DimseService
 from pacs_core.dimse.storage import Answer
 from pacs_core.dimse.store import StoreService, failure_of
+from pacs_core.dimse.worklist import WorklistService
 from pacs_core.errors import ArchiveError, IndexSharedError
 from pacs_core.lifecycle import Health, Service, Services, Watch
 from pacs_core.logs import configure, get_logger
@@ -171,11 +172,12 @@ class Node(Service):
         storing = StoreService(archive, may, settings.wire.sop_classes)
         finding = FindService(archive, settings.server.aet, may)
         retrieving = RetrieveService(archive, may, Destinations(settings, archive, self._admission))
-        self.services: tuple[DimseService, ...] = (storing, finding, retrieving)
+        scheduling = WorklistService(archive.worklist, may)
+        self.services: tuple[DimseService, ...] = (storing, finding, retrieving, scheduling)
         wire = settings.wire
         shared: dict[str, Any] = {
             "storage": storing,
-            "queries": [finding],
+            "queries": [finding, scheduling],
             "retrievals": retrieving,
             "admission": self._admission,
             "failure": self._failure,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LEVELS = ("patient", "study", "series", "image")
 ROOTS = ("patient", "study")
+FORMATS = ("table", "json", "csv")
 
 KEYS_HELP = """\b
 KEY is a keyword, a tag (00100010) or a path (RequestAttributesSequence.0.ScheduledProcedureStepID).
@@ -32,6 +33,8 @@ aec_option = click.option(
 root_option = click.option(
     "--root", type=click.Choice(ROOTS), help="Information model; default: study, but for level patient."
 )
+format_option = click.option("--format", "form", type=click.Choice(FORMATS), help="Default: table.")
+limit_option = click.option("--limit", type=click.IntRange(1), metavar="N", help="No more matches than that.")
 associations_option = click.option(
     "--associations", default=1, show_default=True, type=click.IntRange(1, 64), help="Associations at a time."
 )
@@ -76,11 +79,16 @@ def question(words: Sequence[str], root: str | None) -> Question:
 
 
 def _parsed(words: Sequence[str]) -> tuple[str | None, dict[str, object]]:
-    """Level and keys of arguments. What is given several times has several values."""
+    """Level and keys of arguments."""
     level = words[0] if words and words[0].lower() in LEVELS else None
+    return level, keys_of(words[level is not None :])
+
+
+def keys_of(words: Sequence[str]) -> dict[str, object]:
+    """Keys of arguments. What is given several times has several values."""
     keys: dict[str, object] = {}
-    for word in words[level is not None :]:
+    for word in words:
         key, _, value = word.partition("=")
         before = keys.get(key)
         keys[key] = f"{before}\\{value}" if before and value else value or before
-    return level, keys
+    return keys

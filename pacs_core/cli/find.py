@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
 
-from pacs_core.cli.asking import KEYS_HELP, aec_option, question, root_option
+from pacs_core.cli.asking import KEYS_HELP, aec_option, format_option, limit_option, question, root_option
 from pacs_core.cli.calling import Tls, client_for, tls_options
 from pacs_core.cli.opening import open_archive
 from pacs_core.cli.options import Invocation, common
-from pacs_core.cli.tables import cell, csv_lines, table
+from pacs_core.cli.tables import lines
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
     from pacs_core.dicom.identifier import Asked
     from pacs_core.dicom.query import Query
 
-_FORMATS = ("table", "json", "csv")
 _HIGHEST_PORT = 65535
 
 
@@ -43,8 +39,8 @@ Examples:
 @click.argument("words", nargs=-1, required=True, metavar="[HOST PORT] [LEVEL] KEY[=VALUE]…")
 @aec_option
 @root_option
-@click.option("--format", "form", type=click.Choice(_FORMATS), help="Default: table.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="No more matches than that.")
+@format_option
+@limit_option
 @click.option("--fuzzy", is_flag=True, help="Names by how their words begin, where the peer does that.")
 @click.option("--combined", is_flag=True, help="Ranges of a date and its time are one range of moments.")
 @click.option("--explain", is_flag=True, help="Of an archive of ours: only how it would be searched.")
@@ -78,7 +74,8 @@ def command(
         client = client_for(call, host, port, aec, tls)
         found = client.find(asked.level, keys, root=asked.root, fuzzy=fuzzy, combined=combined)
     with closing(found):
-        for line in _lines(islice(found, limit), asking.columns, "json" if call.json else form or "table"):
+        columns = {key: key for key in asking.columns}
+        for line in lines(islice(found, limit), columns, "json" if call.json else form or "table"):
             click.echo(line)
     return 0
 
@@ -115,13 +112,3 @@ def _query(asked: Asked, fuzzy: bool, combined: bool) -> Query:
 
     negotiated = Negotiated(relational=True, fuzzy=fuzzy, combined=combined)
     return query_of(asked.identifier, asked.level, asked.root, negotiated)
-
-
-def _lines(found: Iterator[Dataset], columns: Sequence[str], form: str) -> Iterator[str]:
-    if form == "json":
-        return (match.to_json() for match in found)
-    rows = ([cell(match.get(column)) for column in columns] for match in found)
-    if form == "csv":
-        return csv_lines(columns, rows)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    return table(columns, rows, width)

@@ -29,6 +29,7 @@ COMMANDS = {
     "find": "Ask a peer, or an archive, what it has.",
     "get": "Fetch what a peer has.",
     "move": "Have a peer send what it has to another.",
+    "worklist": "Ask a peer for its worklist, or keep one.",
     "import": "Bring files into the archive.",
     "export": "Write what is held as plain files.",
     "delete": "Remove studies, series or instances.",

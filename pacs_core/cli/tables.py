@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
+import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pacs_core.dicom.dataset import Dataset
 
 _LOOKED_AT = 200  # rows that decide how wide the columns are
 _NARROWEST = 6
 _GAP = "  "
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), ".")
+
+
+def lines(found: Iterator[Dataset], columns: Mapping[str, str], form: str) -> Iterator[str]:
+    """Data sets as lines of a table or of CSV, of the keys that the titles of `columns` stand for; or whole,
+    as JSON, one a line."""
+    if form == "json":
+        return (one.to_json() for one in found)
+    titles = list(columns)
+    rows = ([cell(one.get(key)) for key in columns.values()] for one in found)
+    if form == "csv":
+        return csv_lines(titles, rows)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return table(titles, rows, width)
 
 
 def cell(value: Any) -> str:

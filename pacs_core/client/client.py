@@ -26,6 +26,8 @@ from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.identifier import Asked, asked_of
 from pacs_core.dicom.query import NOTHING, Negotiated
 from pacs_core.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from pacs_core.dicom.worklist import Asked as WorklistAsked
+from pacs_core.dicom.worklist import asked_of as worklist_asked_of
 from pacs_core.errors import AssociationError
 
 if TYPE_CHECKING:
@@ -142,7 +144,29 @@ class Client:
         wanted = Negotiated(fuzzy=fuzzy, combined=combined)
         return self._find(asked_of({**(keys or {}), **keywords}, level, root), wanted)
 
-    def _find(self, asked: Asked, wanted: Negotiated) -> Generator[Dataset, None, None]:
+    def worklist(
+        self, keys: Mapping[Any, object] | None = None, /, **keywords: object
+    ) -> Generator[Dataset, None, None]:
+        """C-FIND in Modality Worklist (PS3.4 K.6.1): a data set for each scheduled procedure step, as `find`.
+
+        >>> for item in client.worklist(Modality="CT", ScheduledProcedureStepStartDate=date.today(),
+        ...                             PatientName=None):                   # doctest: +SKIP
+        ...     print(item.PatientName, item["ScheduledProcedureStepSequence.0.Modality"])
+
+        Parameters
+        ----------
+        keys, keywords
+            As of `find`; attributes of the step also without the path into their sequence. What names a
+            step, Study Instance UID and Scheduled Procedure Step ID, is asked for anyway.
+
+        Raises
+        ------
+        IdentifierError, InvalidValueError, KeyError, AssociationError, RefusedError
+            As `find`.
+        """
+        return self._find(worklist_asked_of({**(keys or {}), **keywords}), NOTHING)
+
+    def _find(self, asked: Asked | WorklistAsked, wanted: Negotiated) -> Generator[Dataset, None, None]:
         sop_class = Service.FIND.sop_class(asked)
         extended = {sop_class: wanted.information} if wanted != NOTHING else {}
         association = Association(self.remote, [(sop_class, SYNTAXES)], extended=extended)

@@ -13,6 +13,7 @@ from pacs_core._ext.command import Command, encode
 from pacs_core._ext.pdu import Event
 from pacs_core.client.association import Answer, Association
 from pacs_core.client.statuses import PENDING, SUCCESS, is_warning, refusal
+from pacs_core.dicom import worklist
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.identifier import Asked
 from pacs_core.dicom.query import PATIENT_ROOT, STUDY_ROOT
@@ -40,13 +41,17 @@ class Service(Enum):
     GET = 0x0010
     MOVE = 0x0021
 
-    def sop_class(self, asked: Asked) -> str:
+    def sop_class(self, asked: Asked | worklist.Asked) -> str:
         """The SOP class of the service in the model that is asked."""
+        if isinstance(asked, worklist.Asked):
+            return worklist.MODALITY_WORKLIST_FIND
         uid: str = getattr(_MODELS[asked.root], self.name.lower())
         return uid
 
-    def words(self, asked: Asked) -> str:
+    def words(self, asked: Asked | worklist.Asked) -> str:
         """Service and model, for people."""
+        if isinstance(asked, worklist.Asked):
+            return f"C-{self.name} in Modality Worklist"
         return f"C-{self.name} in {asked.root.name.title()} Root"
 
 
@@ -71,7 +76,12 @@ class Exchange:
     """
 
     def __init__(
-        self, association: Association, service: Service, asked: Asked, *, destination: str | None = None
+        self,
+        association: Association,
+        service: Service,
+        asked: Asked | worklist.Asked,
+        *,
+        destination: str | None = None,
     ) -> None:
         self.final: Answer | None = None
         self.last: Event | None = None
@@ -172,7 +182,7 @@ class Exchange:
             raise refusal(self._association.remote, answer.status, answer.comment)
 
 
-def matches(association: Association, asked: Asked) -> Iterator[Dataset]:
+def matches(association: Association, asked: Asked | worklist.Asked) -> Iterator[Dataset]:
     """C-FIND: an identifier for each match, as they come. Broken off, it cancels.
 
     Raises

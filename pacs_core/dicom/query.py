@@ -276,6 +276,17 @@ def query_of(identifier: Dataset, level: Level, root: Level, negotiated: Negotia
     return Query(level, keys, root, negotiated.relational, frozenset(key.tag for key in keys))
 
 
+def keys_of(identifier: Dataset, negotiated: Negotiated = NOTHING) -> tuple[Key, ...]:
+    """The keys of an identifier of a model without levels, ascending by tag (PS3.4 K.4.1.1.3.1).
+
+    Raises
+    ------
+    IdentifierError
+        A sequence of several items.
+    """
+    return tuple(_keys(identifier, negotiated))
+
+
 def _check_unique(key: Key | None, tag: int, level: Level) -> None:
     if key is None or key.matching is not Matching.VALUES or len(key.values) != 1:
         raise IdentifierError(

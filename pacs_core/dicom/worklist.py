@@ -7,7 +7,7 @@ request; what is known of the step itself is in the one item of its Scheduled Pr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pacs_core.dicom import dictionary, identifier
 from pacs_core.dicom.dataset import Dataset
@@ -54,6 +54,28 @@ FINISHED: Final = frozenset({"COMPLETED", "DISCONTINUED"})
 """The values of Scheduled Procedure Step Status after which there is nothing left to do."""
 
 
+class Asked(NamedTuple):
+    """An identifier that asks for scheduled procedure steps."""
+
+    identifier: Dataset
+
+
+def asked_of(keys: Mapping[Any, object]) -> Asked:
+    """What keys ask for, and besides what names a step: Study Instance UID and Scheduled Procedure Step ID.
+
+    Raises as `identifier_of`.
+    """
+    asked = identifier_of(keys)
+    if STUDY_INSTANCE_UID not in asked:
+        asked[STUDY_INSTANCE_UID] = None
+    if STEP_SEQUENCE not in asked:
+        asked[STEP_SEQUENCE] = [{STEP_ID: None}]
+    for item in asked[STEP_SEQUENCE]:  # none: all of it is asked for
+        if STEP_ID not in item and len(item):
+            item[STEP_ID] = None
+    return Asked(asked)
+
+
 def identifier_of(keys: Mapping[Any, object]) -> Dataset:
     """The data set of keys and values, as `dicom.identifier` has them.
 
@@ -68,10 +90,17 @@ def identifier_of(keys: Mapping[Any, object]) -> Dataset:
     InvalidValueError
         A value that its VR does not allow.
     """
-    name = dictionary.keyword_of(STEP_SEQUENCE)
     placed = {key: value for key, value in keys.items() if not _is_of_step(key)}
-    placed |= {f"{name}.0.{_written(key)}": value for key, value in keys.items() if _is_of_step(key)}
+    placed |= {path_of(key): value for key, value in keys.items() if _is_of_step(key)}
     return identifier.identifier_of(placed)
+
+
+def path_of(key: Any) -> Any:
+    """Where an attribute is in a worklist item: of one of the step, the path into its sequence."""
+    if not _is_of_step(key):
+        return key
+    written = f"({key >> 16:04X},{key & 0xFFFF:04X})" if isinstance(key, int) else key
+    return f"{dictionary.keyword_of(STEP_SEQUENCE)}.0.{written}"
 
 
 def _is_of_step(key: object) -> bool:
@@ -80,7 +109,3 @@ def _is_of_step(key: object) -> bool:
     except KeyError:
         return False
     return tag in STEP_TAGS
-
-
-def _written(key: object) -> str:
-    return f"({key >> 16:04X},{key & 0xFFFF:04X})" if isinstance(key, int) else str(key)

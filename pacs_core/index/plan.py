@@ -117,9 +117,9 @@ def _keyed(layout: Schema, key: Key) -> Driver | None:
         return Driver(at, f"keys of {key}", ranges=ranges)
     if key.matching not in (Matching.WILDCARD, Matching.FUZZY):
         return None
-    beginnings = [_beginning(kind, value) for value in key.values]
+    beginnings = [beginning(kind, value) for value in key.values]
     if all(beginnings) and key.matching is Matching.WILDCARD:
-        ranges = tuple(_prefix(bytes((code, 1)) + beginning) for beginning in beginnings)
+        ranges = tuple(_prefix(bytes((code, 1)) + one) for one in beginnings)
         return Driver(at, f"keys of {key}", ranges=ranges)
     matcher = Matcher([(key.vr, key.matching.value, [_loosely(kind, value) for value in key.values])])
     return Driver(at, f"all keys of {key}", ranges=(_prefix(bytes((code, 1))),), matcher=matcher)
@@ -149,7 +149,7 @@ def _loosely(kind: int, value: str) -> str:
     return (begin + "*" if open_end else group).replace("?", "*")
 
 
-def _beginning(kind: int, value: str) -> bytes:
+def beginning(kind: int, value: str) -> bytes:
     """What the normalised values begin with that match a pattern; nothing if that is open."""
     group = _group(kind, value)
     literal = _WILD.split(group, maxsplit=1)[0]

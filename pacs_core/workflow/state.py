@@ -200,6 +200,11 @@ class State:
         """
         return _scan(self._env, table, prefix, after, stop)
 
+    @property
+    def environment(self) -> Environment:
+        """What natives read that do more than `get` and `scan`."""
+        return self._env
+
     def entries(self, table: int) -> int:
         """How many keys something stands under."""
         return self._env.entries()[table]

@@ -3,8 +3,9 @@
 The record of a step is a version byte, a byte that is 1 when nothing is left to do, and its data set, in
 explicit VR little endian and UTF-8, of defined lengths, with one item in Scheduled Procedure Step Sequence.
 
-A key is a letter, the normalised value as the index has it (`_ext.keys`), for some a zero and the start, and
-the number of the step, 8 bytes, big endian, that its record stands under.
+It stands at a place of its own: its start, and a number of 8 bytes, big endian; so those of a day lie side
+by side. A key under which the place stands is a letter, the normalised value as the index has it
+(`_ext.keys`), a zero, and the place again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from pacs_core._ext import keys as native
 from pacs_core.dicom import dictionary
 from pacs_core.dicom.dataset import Dataset, Element, Sequence
-from pacs_core.dicom.packing import TEXT
+from pacs_core.dicom.packing import BULK, NUMBERS, TEXT
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, is_valid_uid, new_uid
 from pacs_core.dicom.worklist import (
@@ -44,7 +45,6 @@ _PROCEDURE_CODES: Final = 0x0032_1064
 _CHARACTER_SET: Final = 0x0008_0005
 
 IDENTITY: Final = b"i"
-BY_START: Final = b"d"
 BY_STATION: Final = ord("s")
 BY_MODALITY: Final = ord("m")
 KEYED: Final = {
@@ -59,6 +59,8 @@ _VERSION: Final = 1
 _HEAD: Final = 2
 _LONGEST_ID: Final = 16  # characters of an SH (PS3.5 6.2)
 _LONGEST_KEY: Final = 200
+_ASCII: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
+_KNOWN: Final = frozenset({*TEXT, *BULK, *NUMBERS, *_ASCII, "AT", "SQ"})
 
 
 class StepId(NamedTuple):
@@ -73,16 +75,17 @@ class StepId(NamedTuple):
         return cls(str(whole[STUDY_INSTANCE_UID]), str(whole[STEP_SEQUENCE][0][STEP_ID]))
 
     def key(self) -> bytes:
-        """The key that its number stands under; cut where nothing that is kept is as long."""
+        """The key that its place stands under; cut where nothing that is kept is as long."""
         study, step = (text.encode("utf-8", "replace") for text in self)
         return (IDENTITY + study + b"\0" + step)[:_LONGEST_KEY]
 
 
 class Step(NamedTuple):
-    """A step to be kept: its name, its record, and its keys but for the number at their end."""
+    """A step to be kept: its name, its record, its start in letters, and its keys but for the place."""
 
     id: StepId
     record: bytes
+    start: bytes
     keys: list[bytes]
 
 
@@ -113,7 +116,7 @@ def steps_of(dataset: Dataset) -> Iterator[Step]:
         one = whole.copy()
         one.set(STEP_SEQUENCE, [item])
         _complete(one, item)
-        yield Step(StepId.of(one), packed(one), keys_of(one))
+        yield Step(StepId.of(one), packed(one), _start_of(one), keys_of(one))
 
 
 def packed(whole: Dataset) -> bytes:
@@ -141,15 +144,20 @@ def with_status(record: bytes, status: str) -> bytes:
 
 
 def keys_of(whole: Dataset) -> list[bytes]:
-    """The keys of a step but for the number at their end."""
+    """The keys of a step but for the place at their end."""
     item = whole[STEP_SEQUENCE][0]
-    start = f"{item[START_DATE].text}{item[START_TIME].text}".encode()
-    found = [BY_START + start]
-    for letter, tag in ((BY_STATION, STATION_AE_TITLE), (BY_MODALITY, MODALITY)):
-        found += [key + b"\0" + start for key in _normal(item, tag, letter, native.TEXT)]
+    found = [
+        *_normal(item, STATION_AE_TITLE, BY_STATION, native.TEXT),
+        *_normal(item, MODALITY, BY_MODALITY, native.TEXT),
+    ]
     for tag, (letter, kind) in KEYED.items():
-        found += [key + b"\0" for key in _normal(whole, tag, letter, kind)]
-    return found
+        found += _normal(whole, tag, letter, kind)
+    return [key + b"\0" for key in found]
+
+
+def _start_of(whole: Dataset) -> bytes:
+    item = whole[STEP_SEQUENCE][0]
+    return f"{item[START_DATE].text}{item[START_TIME].text}".encode()
 
 
 def _normal(dataset: Dataset, tag: int, letter: int, kind: int) -> list[bytes]:
@@ -163,7 +171,8 @@ def _in_utf8(dataset: Dataset) -> Dataset:
     for element in dataset:
         if element.tag & 0xFFFF == 0 or element.tag >> 16 <= 2 or element.tag == _CHARACTER_SET:
             continue
-        made._put(element.tag, element.vr, _data_of(element))
+        vr = element.vr
+        made._put(element.tag, vr if vr in _KNOWN else "UN", _data_of(element))
     return made
 
 
@@ -173,11 +182,7 @@ def _data_of(element: Element) -> Any:
     if element.vr in TEXT:
         return "\\".join(map(str, element.values)).encode("utf-8", "replace")
     raw = bytes(element.raw)
-    kind = dictionary.vr_of(element.tag)
-    return raw.rstrip(b" \0") if kind in _ASCII else raw
-
-
-_ASCII = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
+    return raw.rstrip(b" \0") if element.vr in _ASCII else raw
 
 
 def _complete(whole: Dataset, item: Dataset) -> None:

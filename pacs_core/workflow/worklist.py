@@ -5,14 +5,17 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Final
 
 from pacs_core.dicom.dataset import Dataset
+from pacs_core.dicom.reading import read_dataset
+from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.dicom.worklist import identifier_of
 from pacs_core.errors import NotFoundError
+from pacs_core.workflow.selection import Selection
 from pacs_core.workflow.state import STEP, STEP_KEY, Change, State
-from pacs_core.workflow.step import BY_START, Step, StepId, keys_of, steps_of, unpacked, with_status
+from pacs_core.workflow.step import Step, StepId, keys_of, steps_of, unpacked, with_status
 
 _LAST: Final = b"\0"  # under which the number of the last step stands
 _NUMBER: Final = 8
@@ -61,29 +64,48 @@ class Worklist:
 
     def get(self, step: tuple[str, str]) -> Dataset:
         """What is kept of a step. NotFoundError if there is none of that name."""
-        number = self._state.get(STEP_KEY, StepId(*step).key())
-        record = self._state.get(STEP, number) if number is not None else None
+        place = self._state.get(STEP_KEY, StepId(*step).key())
+        record = self._state.get(STEP, place) if place is not None else None
         if record is None:
             raise NotFoundError("no such scheduled procedure step", uid=step[0])
         return unpacked(record)
+
+    def select(self, identifier: Dataset) -> Selection:
+        """The steps that match an identifier, as `Selection` says, to be told as a C-FIND tells them."""
+        return Selection(self._state, identifier)
+
+    def search(self, keys: Mapping[Any, object] | None = None, /, **keywords: object) -> Iterator[Dataset]:
+        """All that is kept of the steps that match keys, as of a C-FIND: see `workflow.selection`.
+
+        >>> archive.worklist.search(Modality="CT", PatientName="Doe*")      # doctest: +SKIP
+
+        Raises
+        ------
+        IdentifierError, KeyError, InvalidValueError
+            As `dicom.worklist.identifier_of`, at once.
+        """
+        selection = self.select(identifier_of({**(keys or {}), **keywords}))
+        return (
+            read_dataset(record, EXPLICIT_VR_LITTLE_ENDIAN)
+            for chunk in selection.records()
+            for record in chunk
+        )
 
     def __len__(self) -> int:
         return self._state.entries(STEP)
 
     def __iter__(self) -> Iterator[Dataset]:
         """All steps, by their start; changes made meanwhile may or may not show."""
-        for _, number in self._state.scan(STEP_KEY, BY_START):
-            record = self._state.get(STEP, number)
-            if record is not None:
-                yield unpacked(record)
+        for _, record in self._state.scan(STEP):
+            yield unpacked(record)
 
     def remove(self, step: tuple[str, str]) -> None:
         """Remove a step, durably. NotFoundError if there is none of that name."""
         named = StepId(*step)
 
         def decide(change: Change) -> bool:
-            number = change.get(STEP_KEY, named.key())
-            return number is not None and _drop(change, number)
+            place = change.get(STEP_KEY, named.key())
+            return place is not None and _drop(change, place)
 
         if not self._state.change(decide):
             raise NotFoundError("no such scheduled procedure step", uid=step[0])
@@ -91,13 +113,10 @@ class Worklist:
     def remove_before(self, day: datetime.date) -> int:
         """Remove the steps that start before a day, whatever became of them; how many there were."""
         removed = 0
-        stop = BY_START + f"{day:%Y%m%d}".encode()
-        while True:
-            walk = self._state.scan(STEP_KEY, BY_START, stop=stop)
-            numbers = [number for _, (_, number) in zip(range(_AT_ONCE), walk, strict=False)]
-            if not numbers:
-                return removed
-            removed += self._state.change(partial(_drop_all, numbers=numbers))
+        stop = f"{day:%Y%m%d}".encode()
+        while places := [place for place, _ in islice(self._state.scan(STEP, stop=stop), _AT_ONCE)]:
+            removed += self._state.change(partial(_drop_all, places=places))
+        return removed
 
 
 def advance(change: Change, steps: Iterable[tuple[str, str]], status: str) -> int:
@@ -114,10 +133,10 @@ def advance(change: Change, steps: Iterable[tuple[str, str]], status: str) -> in
     """
     found = 0
     for step in {StepId(*step) for step in steps}:
-        number = change.get(STEP_KEY, step.key())
-        record = change.get(STEP, number) if number is not None else None
-        if number is not None and record is not None:
-            change.put(STEP, number, with_status(record, status))
+        place = change.get(STEP_KEY, step.key())
+        record = change.get(STEP, place) if place is not None else None
+        if place is not None and record is not None:
+            change.put(STEP, place, with_status(record, status))
             found += 1
     return found
 
@@ -133,26 +152,26 @@ def _keep(change: Change, steps: Iterable[Step]) -> None:
         if before is not None:
             _drop(change, before)
         last += 1
-        number = last.to_bytes(_NUMBER, "big")
-        change.put(STEP, number, step.record)
-        change.put(STEP_KEY, step.id.key(), number)
+        place = step.start + last.to_bytes(_NUMBER, "big")
+        change.put(STEP, place, step.record)
+        change.put(STEP_KEY, step.id.key(), place)
         for key in step.keys:
-            change.put(STEP_KEY, key + number, number)
+            change.put(STEP_KEY, key + place, place)
     change.put(STEP_KEY, _LAST, last.to_bytes(_NUMBER, "big"))
 
 
-def _drop_all(change: Change, numbers: Iterable[bytes]) -> int:
-    return sum(_drop(change, number) for number in numbers)
+def _drop_all(change: Change, places: Iterable[bytes]) -> int:
+    return sum(_drop(change, place) for place in places)
 
 
-def _drop(change: Change, number: bytes) -> bool:
+def _drop(change: Change, place: bytes) -> bool:
     """Remove what is kept of a step; whether there was something."""
-    record = change.get(STEP, number)
+    record = change.get(STEP, place)
     if record is None:
         return False
     whole = unpacked(record)
-    change.delete(STEP, number)
+    change.delete(STEP, place)
     change.delete(STEP_KEY, StepId.of(whole).key())
     for key in keys_of(whole):
-        change.delete(STEP_KEY, key + number)
+        change.delete(STEP_KEY, key + place)
     return True
