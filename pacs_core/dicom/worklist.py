@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from pacs_core.dicom import dictionary, identifier
 from pacs_core.dicom.dataset import Dataset
+from pacs_core.errors import IdentifierError
 
 MODALITY_WORKLIST_FIND: Final = "1.2.840.10008.5.1.4.31"
 
@@ -91,7 +92,12 @@ def identifier_of(keys: Mapping[Any, object]) -> Dataset:
         A value that its VR does not allow.
     """
     placed = {key: value for key, value in keys.items() if not _is_of_step(key)}
-    placed |= {path_of(key): value for key, value in keys.items() if _is_of_step(key)}
+    for key, value in keys.items():
+        if _is_of_step(key):
+            path = path_of(key)
+            if path in placed:
+                raise IdentifierError(f"{key} is asked for twice")
+            placed[path] = value
     return identifier.identifier_of(placed)
 
 
