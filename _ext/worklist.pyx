@@ -404,6 +404,8 @@ cdef class Selector:
                         place = key
                     else:
                         code = mdb_get(txn, records, &place, &record)
+                        if code == MDB_NOTFOUND:
+                            code = MDB_CORRUPTED  # a key without its record
                         if code != MDB_SUCCESS:
                             break
                     if key.mv_size > LONGEST_KEY or place.mv_size < 8:

@@ -17,8 +17,9 @@ from pacs_core.dicom.query import Key, Matching, keys_of
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.dicom.worklist import FINISHED, identifier_of
-from pacs_core.errors import IdentifierError
+from pacs_core.errors import IdentifierError, PacsError
 from pacs_core.workflow import Worklist
+from pacs_core.workflow.state import STEP
 from pacs_core.workflow.worklist import advance
 
 QUERIES = int(os.environ.get("PACS_CORE_QUERIES", "300"))
@@ -202,8 +203,8 @@ def test_32_the_fewest_keys_are_walked(worklist: Worklist) -> None:
     day = {"ScheduledProcedureStepStartDate": "20260103"}
     assert walked(**day, Modality="CT") == b"m\x01CT\x0020260103"
     assert walked(**day, ScheduledStationAETitle="MR1") == b"s\x01MR1\x0020260103"
-    assert walked(**day, Modality="CT", PatientID="P7") == b"p\x01P7\0"
-    assert walked(PatientName="DOE^J*", Modality="CT") == b"n\x01doe^j"
+    assert walked(Modality="CT", PatientID="P7") == b"p\x01P7\0"
+    assert walked(PatientName="SMITH*", Modality="CT") == b"n\x01smith"
     assert walked(AccessionNumber="A7", PatientName="*") == b"a\x01A7\0"
     assert walked(PatientName="*oe") == b""
 
@@ -310,6 +311,57 @@ def test_32_what_is_over_is_offered_only_to_who_asks_for_the_status(tmp_path: Pa
         for over in ("COMPLETED", "DISCONTINUED"):
             archive.state.change(lambda change, over=over: advance(change, [name], over))
             assert [offered(one) for one in (None, "", "*", "SCHEDULED", over)] == [0, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("vr", "value", "key", "other"),
+    [
+        *[(vr, (7, 12), "12", "8") for vr in ("US", "UL", "UV")],
+        *[(vr, (-7, 12), "-7", "7") for vr in ("SS", "SL", "SV")],
+        *[(vr, (0.1, -2.5e9), "-2.5e9", "-2.6e9") for vr in ("FL", "FD")],
+        ("AT", (0x0010_0020, 0x0040_A043), "0040A043", "00100021"),
+        ("DS", "1.50", "1.5", "1.51"),
+        ("LT", "one\\text", "one\\text", "one"),
+    ],
+)
+def test_values_of_every_kind_match_and_are_told(
+    tmp_path: Path, vr: str, value: object, key: str, other: str
+) -> None:
+    keyword = f"Selector{vr}Value"
+    plain = made(random.Random(1), 0) | {"ScheduledProcedureStepStatus": "SCHEDULED", keyword: value}
+    with Archive.open(tmp_path / "archive") as archive:
+        archive.worklist.schedule(plain)
+        for implicit in (False, True):
+            [told] = found(archive.worklist, identifier_of({keyword: key}), implicit=implicit)
+            assert told.element(keyword).values == Dataset({keyword: value}).element(keyword).values
+        assert found(archive.worklist, identifier_of({keyword: other})) == []
+
+
+def test_what_is_broken_on_the_disk_is_an_error_and_nothing_worse(tmp_path: Path) -> None:
+    with Archive.open(tmp_path / "archive") as archive:
+        archive.worklist.schedule(made(random.Random(1), 0) | {"ScheduledProcedureStepStatus": "SCHEDULED"})
+        [(place, record)] = archive.state.scan(STEP)
+        keys = {"Modality": "", "PatientName": "", "RequestedProcedureCodeSequence": None}
+        whole = identifier_of(keys)
+        whole_steps = Dataset(ScheduledProcedureStepSequence=[])
+        source = random.Random(5)
+        broken = [record[:size] for size in range(len(record))]
+        for _ in range(300):
+            changed = bytearray(record)
+            changed[source.randrange(len(record))] = source.randrange(256)
+            broken.append(bytes(changed))
+        refused = 0
+        for one in broken:
+            archive.state.change(lambda change, one=one: change.put(STEP, place, one))
+            for identifier in (whole, whole_steps):
+                try:
+                    list(archive.worklist.select(identifier).responses(implicit=True))
+                except PacsError:
+                    refused += 1
+        assert refused > len(record)
+        archive.state.change(lambda change: change.delete(STEP, place))
+        with pytest.raises(PacsError):
+            found(archive.worklist, identifier_of({"StudyInstanceUID": "1.2.0"}))
 
 
 @pytest.mark.parametrize(

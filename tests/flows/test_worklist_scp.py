@@ -20,10 +20,14 @@ from pynetdicom.sop_class import ModalityWorklistInformationFind
 
 import pacs_core
 from pacs_core import Archive, Client
+from pacs_core._ext.command import encode
 from pacs_core.cli import main as cli
 from pacs_core.config import PeerFile
+from pacs_core.dicom.worklist import MODALITY_WORKLIST_FIND, identifier_of
 from pacs_core.errors import AssociationError, IdentifierError, RefusedError
 from pacs_core.workflow.worklist import advance
+from tests.flows.rawpeer import Peer, p_data, pdv
+from tests.flows.test_find import commands
 from tests.serving import Serving, serving
 
 SYNTAXES = {
@@ -225,8 +229,24 @@ def test_23_no_match_is_just_success_and_all_are_told(server: Serving) -> None:
     assert len({one.ScheduledProcedureStepSequence[0].ScheduledProcedureStepID for one in found}) == MANY
 
 
-def test_23_a_cancel_ends_it(server: Serving) -> None:
-    """Closed early, our client sends C-CANCEL; what else is asked on other associations goes on."""
+@pytest.mark.parametrize("physician", ["", "nobody"], ids=["many", "none"])
+def test_23_a_cancel_is_the_final_status(server: Serving, physician: str) -> None:
+    asked = identifier_of({"PatientID": "", "ScheduledPerformingPhysicianName": physician})
+    explicit = SYNTAXES["explicit"]
+    with Peer(server) as peer:
+        peer.associated(contexts=[(1, MODALITY_WORKLIST_FIND, [explicit])])
+        command = encode({0x0002: MODALITY_WORKLIST_FIND, 0x0100: 0x20, 0x0110: 7, 0x0700: 0, 0x0800: 1})
+        cancel = encode({0x0100: 0x0FFF, 0x0120: 7, 0x0800: 0x0101})
+        query = p_data(pdv(1, 3, command), pdv(1, 2, asked.to_bytes(explicit)))
+        peer.send(query + p_data(pdv(1, 3, cancel)))
+        *pending, final = commands(peer)
+        assert final == 0xFE00
+        assert set(pending) <= {0xFF00}
+        assert len(pending) < MANY
+        peer.released()
+
+
+def test_23_our_client_cancels_what_it_does_not_want(server: Serving) -> None:
     matches = Client("127.0.0.1", server.port, aec="PACSCORE").worklist(PatientID="MANY")
     next(matches)
     begun = time.monotonic()
@@ -371,7 +391,7 @@ def test_the_command_keeps_a_worklist(tmp_path: Path, capsys: pytest.CaptureFixt
 SCHEDULING = """
 import sys
 from pacs_core import Archive
-from tests.flows.test_worklist import step
+from tests.flows.test_worklist_scp import step
 with Archive.open(sys.argv[1]) as archive:
     for number in range(100_000):
         [name] = archive.worklist.schedule(step(ScheduledProcedureStepID=f"{sys.argv[2]}-{number}"))
