@@ -47,6 +47,7 @@ cdef struct Element:
     uint16_t vr             # its two letters
     uint8_t kind
     Text value
+    const uint8_t* head
 
 
 cdef struct Wanted:         # an attribute that is asked for
@@ -76,6 +77,7 @@ cdef inline bint next_element(Cursor* cursor, Element* element) noexcept nogil:
     head = bytes_of(cursor, 8)
     if head == NULL:
         return False
+    element.head = head
     element.tag = <uint32_t>le16(head) << 16 | le16(head + 2)
     element.vr = head[4] << 8 | head[5]
     element.kind = vr_kind(head + 4)
@@ -288,10 +290,18 @@ cdef class Selector:
         if element.kind == VR_SQ:
             self.put_items(answer, element, first, count)
             return
-        out = put_head(answer, element.tag, element.vr, element.kind, size, size)
-        if out == NULL or size == 0:
-            return
-        memcpy(out, element.value.data, size)
+        if answer.implicit:
+            out = put_head(answer, element.tag, element.vr, element.kind, size, size)
+            if out == NULL or size == 0:
+                return
+            memcpy(out, element.value.data, size)
+        else:
+            # As it is kept, its head with it.
+            out = grow(&answer.sink, element.value.data + size - element.head)
+            if out == NULL:
+                return
+            memcpy(out, element.head, element.value.data + size - element.head)
+            out += element.value.data - element.head
         if VR_TEXT <= element.kind <= VR_PROSE or element.kind == VR_UNLIMITED:
             answer.plain = answer.plain and is_plain(out, size)
 

@@ -81,12 +81,23 @@ class StepId(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step to be kept: its name, its record, its start in letters, and its keys but for the place."""
+    """A step to be kept.
+
+    Attributes
+    ----------
+    start : bytes
+        Its start in letters.
+    keys : list of bytes
+        But for the place at their end.
+    has_status : bool
+        Somebody gave it its status; otherwise it is new.
+    """
 
     id: StepId
     record: bytes
     start: bytes
     keys: list[bytes]
+    has_status: bool
 
 
 def steps_of(dataset: Dataset) -> Iterator[Step]:
@@ -115,8 +126,9 @@ def steps_of(dataset: Dataset) -> Iterator[Step]:
     for item in list(items):
         one = whole.copy()
         one.set(STEP_SEQUENCE, [item])
+        has_status = bool(item.get(STATUS))
         _complete(one, item)
-        yield Step(StepId.of(one), packed(one), _start_of(one), keys_of(one))
+        yield Step(StepId.of(one), packed(one), _start_of(one), keys_of(one), has_status)
 
 
 def packed(whole: Dataset) -> bytes:
@@ -134,6 +146,14 @@ def unpacked(record: bytes) -> Dataset:
     if record[:1] != bytes((_VERSION,)):
         raise CorruptError("not the record of a scheduled procedure step")
     return read_dataset(record[_HEAD:], EXPLICIT_VR_LITTLE_ENDIAN)
+
+
+def replacing(step: Step, before: bytes) -> bytes:
+    """The record of a step that takes the place of another: it stays in the status that it was in, if nobody
+    gave it one. An order that is told again does not begin again."""
+    if step.has_status:
+        return step.record
+    return with_status(step.record, unpacked(before)[STEP_SEQUENCE][0][STATUS])
 
 
 def with_status(record: bytes, status: str) -> bytes:

@@ -15,7 +15,7 @@ from pacs_core.dicom.worklist import identifier_of
 from pacs_core.errors import NotFoundError
 from pacs_core.workflow.selection import Selection
 from pacs_core.workflow.state import STEP, STEP_KEY, Change, State
-from pacs_core.workflow.step import Step, StepId, keys_of, steps_of, unpacked, with_status
+from pacs_core.workflow.step import Step, StepId, keys_of, replacing, steps_of, unpacked, with_status
 
 _LAST: Final = b"\0"  # under which the number of the last step stands
 _NUMBER: Final = 8
@@ -29,7 +29,7 @@ class Worklist:
     """The scheduled procedure steps of an archive (PS3.4 K.6.1).
 
     A step is named by its Study Instance UID and Scheduled Procedure Step ID: what is scheduled under the
-    same name takes the place of what was.
+    same name takes the place of what was, in the status that it was in if it says none.
 
     >>> archive.worklist.schedule(                              # doctest: +SKIP
     ...     PatientName="Doe^Jane", PatientID="7", Modality="CT", ScheduledStationAETitle="CT1",
@@ -148,12 +148,14 @@ def _dataset(what: Scheduled) -> Dataset:
 def _keep(change: Change, steps: Iterable[Step]) -> None:
     last = int.from_bytes(change.get(STEP_KEY, _LAST) or b"", "big")
     for step in steps:
+        record = step.record
         before = change.get(STEP_KEY, step.id.key())
-        if before is not None:
+        if before is not None and (old := change.get(STEP, before)) is not None:
+            record = replacing(step, old)
             _drop(change, before)
         last += 1
         place = step.start + last.to_bytes(_NUMBER, "big")
-        change.put(STEP, place, step.record)
+        change.put(STEP, place, record)
         change.put(STEP_KEY, step.id.key(), place)
         for key in step.keys:
             change.put(STEP_KEY, key + place, place)

@@ -156,6 +156,32 @@ def test_the_same_name_takes_the_place_of_what_was(archive: Archive) -> None:
         worklist.remove(name)
 
 
+def test_an_order_that_is_told_again_does_not_begin_again(archive: Archive) -> None:
+    keys = {**PLAIN, "StudyInstanceUID": "1.2", "ScheduledProcedureStepID": "S"}
+    [name] = archive.worklist.schedule(keys)
+    archive.state.change(lambda change: advance(change, [name], "COMPLETED"))
+    archive.worklist.schedule({**keys, "ScheduledStationAETitle": "CT2"})
+    step = step_of(archive.worklist.get(name))
+    assert (step.ScheduledProcedureStepStatus, step.ScheduledStationAETitle) == ("COMPLETED", "CT2")
+    assert list(archive.worklist.search(PatientID="P1")) == []
+    archive.worklist.schedule({**keys, "ScheduledProcedureStepStatus": "SCHEDULED"})
+    assert len(list(archive.worklist.search(PatientID="P1"))) == 1
+
+
+def test_python_has_dates_and_times(worklist: Worklist) -> None:
+    moment = {
+        "ScheduledProcedureStepStartDate": datetime.date(2026, 1, 5),
+        "ScheduledProcedureStepStartTime": datetime.time(9, 30, 1),
+    }
+    [name] = worklist.schedule(PLAIN | moment)
+    step = step_of(worklist.get(name))
+    assert (step.ScheduledProcedureStepStartDate, step.ScheduledProcedureStepStartTime) == tuple(
+        moment.values()
+    )
+    [found] = worklist.search(ScheduledProcedureStepStartDate=(datetime.date(2026, 1, 5), None))
+    assert found.StudyInstanceUID == name.study_instance_uid
+
+
 def test_steps_are_in_the_order_of_their_start(worklist: Worklist) -> None:
     starts = [("20260106", "08"), ("20260105", "1000"), ("20260105", "093000")]
     for day, clock in starts:
