@@ -4,7 +4,7 @@
 `.csv`    a line of keywords, and a line for each step; separated by commas, semicolons or tabs
 others    DICOM data sets, with or without file meta information (`.wl`)
 
-Keywords are those that `dicom.worklist.identifier_of` takes. Dates and times may also be written as in ISO
+Keywords are those that `workflow.step.dataset_of` takes. Dates and times may also be written as in ISO
 8601: 2026-01-05, 09:30.
 """
 
@@ -23,8 +23,8 @@ from typing import Any, Final, NamedTuple
 from pacs_core.dicom import dictionary
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.reading import read
-from pacs_core.dicom.worklist import identifier_of
 from pacs_core.errors import InvalidValueError, PacsError, UnparsableError, from_os_error
+from pacs_core.workflow.step import dataset_of
 
 SUFFIXES: Final = frozenset({".csv", ".json", ".wl"})
 """Of the files that are taken of a folder."""
@@ -62,8 +62,8 @@ def entries_of(path: Path) -> Iterator[Entry]:
 
 
 def plain(keys: Mapping[Any, object]) -> Dataset:
-    """The data set of keywords and values. Raises as `dicom.worklist.identifier_of`."""
-    return identifier_of(_dicom_forms(keys))
+    """The data set of keywords and values. Raises as `workflow.step.dataset_of`."""
+    return dataset_of(_dicom_forms(keys))
 
 
 def _made(where: str, make: Callable[[], Dataset]) -> Entry:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from pacs_core._ext import keys as native
@@ -33,6 +33,7 @@ from pacs_core.dicom.worklist import (
     STEP_ID,
     STEP_SEQUENCE,
     STUDY_INSTANCE_UID,
+    identifier_of,
 )
 from pacs_core.errors import CorruptError, InvalidValueError, MissingValueError
 
@@ -60,6 +61,7 @@ _HEAD: Final = 2
 _LONGEST_ID: Final = 16  # characters of an SH (PS3.5 6.2)
 _LONGEST_KEY: Final = 200
 _ASCII: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
+_FORMS: Final = frozenset({"DA", "DS", "DT", "IS", "TM"})
 _KNOWN: Final = frozenset({*TEXT, *BULK, *NUMBERS, *_ASCII, "AT", "SQ"})
 
 
@@ -98,6 +100,19 @@ class Step(NamedTuple):
     start: bytes
     keys: list[bytes]
     has_status: bool
+
+
+def dataset_of(keys: Mapping[Any, object]) -> Dataset:
+    """The data set of keys and values, as `dicom.worklist.identifier_of` takes them.
+
+    Raises as that; InvalidValueError also for text that could be asked for, but is no date, time or number.
+    """
+    dataset = identifier_of(keys)
+    for element in dataset.walk():
+        if element.vr in _FORMS and any(isinstance(value, str) and value for value in element.values):
+            shown = bytes(element.raw).decode("ascii", "replace")
+            raise InvalidValueError(f"not a value of {element.vr}", value=shown, tag=element.tag)
+    return dataset
 
 
 def steps_of(dataset: Dataset) -> Iterator[Step]:

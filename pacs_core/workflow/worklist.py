@@ -15,14 +15,23 @@ from pacs_core.dicom.worklist import identifier_of
 from pacs_core.errors import NotFoundError
 from pacs_core.workflow.selection import Selection
 from pacs_core.workflow.state import STEP, STEP_KEY, Change, State
-from pacs_core.workflow.step import Step, StepId, keys_of, replacing, steps_of, unpacked, with_status
+from pacs_core.workflow.step import (
+    Step,
+    StepId,
+    dataset_of,
+    keys_of,
+    replacing,
+    steps_of,
+    unpacked,
+    with_status,
+)
 
 _LAST: Final = b"\0"  # under which the number of the last step stands
 _NUMBER: Final = 8
 _AT_ONCE: Final = 500  # that are removed in one transaction
 
 Scheduled = Dataset | Mapping[Any, object]
-"""What can be scheduled: a data set, or keys and values as `dicom.worklist.identifier_of` takes them."""
+"""What can be scheduled: a data set, or keys and values as `workflow.step.dataset_of` takes them."""
 
 
 class Worklist:
@@ -49,7 +58,7 @@ class Worklist:
         MissingValueError, InvalidValueError
             As `workflow.step.steps_of`; nothing is kept then.
         IdentifierError, KeyError, InvalidValueError
-            Of keys and values, as `dicom.worklist.identifier_of`.
+            Of keys and values, as `workflow.step.dataset_of`.
         OutOfResourcesError, StorageError
             As `State.change`.
         """
@@ -142,7 +151,7 @@ def advance(change: Change, steps: Iterable[tuple[str, str]], status: str) -> in
 
 
 def _dataset(what: Scheduled) -> Dataset:
-    return what if isinstance(what, Dataset) else identifier_of(what)
+    return what if isinstance(what, Dataset) else dataset_of(what)
 
 
 def _keep(change: Change, steps: Iterable[Step]) -> None:

@@ -86,6 +86,8 @@ def test_midnight_is_a_time(worklist: Worklist) -> None:
         ("ScheduledProcedureStepStartDate", "20260105-"),
         ("ScheduledProcedureStepStartTime", "9:30 am"),
         ("StudyInstanceUID", "1.02"),
+        ("PatientBirthDate", "02/01/1970"),
+        ("PatientWeight", "heavy"),
         ("ScheduledProcedureStepID", "12345678901234567"),
     ],
 )
