@@ -25,6 +25,7 @@ from pacs_core.config import Decision, Peer, PeerBook, Peers, Refusal, Right, Se
 from pacs_core.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_core.dimse.find import FindService
 from pacs_core.dimse.identifier import QueryRequest
+from pacs_core.dimse.mpps import MppsService
 from pacs_core.dimse.negotiation import LIMIT_EXCEEDED, Preferences, Rejection
 from pacs_core.dimse.retrieve import RetrieveService
 from pacs_core.dimse.retrieving import Sender
@@ -78,7 +79,8 @@ class Server:
             place.health.unlink(missing_ok=True)
             stack.callback(place.health.unlink, missing_ok=True)
             # What is wrong is said here, once, and not by each process.
-            Archive.of(settings.archive).close()
+            with Archive.of(settings.archive) as archive:
+                archive.state  # noqa: B018  opened
             PeerBook(settings)
             secure = accepting(settings.tls) is not None
             listeners = [] if settings.tls.only else listen(settings.server.host, settings.server.port)
@@ -173,12 +175,14 @@ class Node(Service):
         finding = FindService(archive, settings.server.aet, may)
         retrieving = RetrieveService(archive, may, Destinations(settings, archive, self._admission))
         scheduling = WorklistService(archive.worklist, may)
-        self.services: tuple[DimseService, ...] = (storing, finding, retrieving, scheduling)
+        performing = MppsService(archive.performed, may)
+        self.services: tuple[DimseService, ...] = (storing, finding, retrieving, scheduling, performing)
         wire = settings.wire
         shared: dict[str, Any] = {
             "storage": storing,
             "queries": [finding, scheduling],
             "retrievals": retrieving,
+            "operations": [performing],
             "admission": self._admission,
             "failure": self._failure,
             "preferences": Preferences(

@@ -22,12 +22,13 @@ from pacs_core.config import ArchiveSettings
 from pacs_core.dicom.attributes import Level
 from pacs_core.dicom.header import scan
 from pacs_core.dicom.part10 import split
-from pacs_core.dicom.query import Query
+from pacs_core.dicom.query import UNIQUE, Query
 from pacs_core.errors import NotFoundError, OutOfResourcesError, from_os_error
 from pacs_core.index import Addition, Index, Located, Stats
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Opened, Store, Syscalls
 from pacs_core.workflow import State, Worklist
+from pacs_core.workflow.mpps import Performed
 
 log = get_logger("archive")
 
@@ -269,6 +270,15 @@ class Archive:
     def worklist(self) -> Worklist:
         """The scheduled procedure steps that modalities ask for; as `state`."""
         return Worklist(self.state)
+
+    @cached_property
+    def performed(self) -> Performed:
+        """The performed procedure steps that modalities told of (MPPS)."""
+        return Performed(self.state, series_of=self._series_of)
+
+    def _series_of(self, study_uid: str) -> Iterator[str]:
+        found = self.find(Level.SERIES, {UNIQUE[Level.STUDY]: study_uid})
+        return (series[UNIQUE[Level.SERIES]] for series in found)
 
     def trouble(self) -> str:
         """Why nothing could be kept now, in words; empty if nothing is known of."""
