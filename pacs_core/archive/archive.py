@@ -27,7 +27,7 @@ from pacs_core.errors import NotFoundError, OutOfResourcesError, from_os_error
 from pacs_core.index import Addition, Index, Located, Stats
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Opened, Store, Syscalls
-from pacs_core.workflow import State, Worklist
+from pacs_core.workflow import State, Worklist, worklist
 from pacs_core.workflow.mpps import Performed
 
 log = get_logger("archive")
@@ -274,7 +274,7 @@ class Archive:
     @cached_property
     def performed(self) -> Performed:
         """The performed procedure steps that modalities told of (MPPS)."""
-        return Performed(self.state, series_of=self._series_of)
+        return Performed(self.state, advance=worklist.advance, series_of=self._series_of)
 
     def _series_of(self, study_uid: str) -> Iterator[str]:
         found = self.find(Level.SERIES, {UNIQUE[Level.STUDY]: study_uid})

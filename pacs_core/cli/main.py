@@ -30,6 +30,7 @@ COMMANDS = {
     "get": "Fetch what a peer has.",
     "move": "Have a peer send what it has to another.",
     "worklist": "Ask a peer for its worklist, or keep one.",
+    "mpps": "Report performed procedure steps to a peer, or list them.",
     "import": "Bring files into the archive.",
     "export": "Write what is held as plain files.",
     "delete": "Remove studies, series or instances.",

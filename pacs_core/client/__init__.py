@@ -8,6 +8,7 @@ from pacs_core.client.association import (
 )
 from pacs_core.client.client import Client
 from pacs_core.client.moving import Moved
+from pacs_core.client.mpps import PerformedStep
 from pacs_core.client.receiving import Received
 from pacs_core.client.remote import Remote, Timeouts
 from pacs_core.client.sending import Sent
@@ -20,6 +21,7 @@ __all__ = [
     "Client",
     "Moved",
     "Part",
+    "PerformedStep",
     "Received",
     "Remote",
     "Sent",

@@ -17,6 +17,8 @@ from pacs_core.client.association import (
 )
 from pacs_core.client.exchange import SYNTAXES, Service, matches
 from pacs_core.client.moving import Moved
+from pacs_core.client.mpps import PerformedStep
+from pacs_core.client.mpps_reports import created
 from pacs_core.client.receiving import Received
 from pacs_core.client.remote import Remote, Timeouts
 from pacs_core.client.sending import Sent, deliver
@@ -252,6 +254,41 @@ class Client:
         asked = asked_of({**(keys or {}), **keywords}, level, root)
         options = {"associations": associations, "retries": retries}
         return list(moving.carry(self.remote, destination, asked, **options, progress=progress))
+
+    def mpps(
+        self,
+        item: Dataset | Iterable[Dataset] | None = None,
+        attributes: Mapping[Any, object] | None = None,
+        /,
+        *,
+        uid: str = "",
+        **keywords: object,
+    ) -> PerformedStep:
+        """A performed procedure step that is reported to the peer (MPPS, PS3.4 F.7): a context manager.
+
+        >>> with client.mpps(item) as step:                              # doctest: +SKIP
+        ...     step.add(acquire(study=step.study_uids[0], performed=step.uid))
+
+        Entered, it tells that the step began (N-CREATE); left, that it is COMPLETED, with the series of all
+        that was added, or, when the body raises, DISCONTINUED.
+
+        Parameters
+        ----------
+        item
+            Of the worklist, what is performed: one, or several in one step; None for what nobody scheduled.
+        attributes, keywords
+            What else is said, or instead; of what nobody scheduled, at least Modality.
+        uid
+            SOP Instance UID of the step; without it a new one.
+
+        Raises
+        ------
+        KeyError, InvalidValueError
+            An attribute that there is not, or a value that it can't have.
+        """
+        items = [] if item is None else [item] if isinstance(item, Dataset) else list(item)
+        report = created(items, self.remote.aet, {**(attributes or {}), **keywords})
+        return PerformedStep(self.remote, report, uid)
 
     def store(
         self,

@@ -9,11 +9,15 @@ PENDING = frozenset({0xFF00, 0xFF01})
 CANCELLED = 0xFE00
 
 _WORDS = {
+    0x0105: "no such attribute",
+    0x0106: "invalid attribute value",
     0x0110: "processing failure",
     0x0111: "duplicate SOP instance",
     0x0112: "no such SOP instance",
     0x0117: "invalid SOP instance",
     0x0119: "class-instance conflict",
+    0x0120: "missing attribute",
+    0x0121: "missing attribute value",
     0x0122: "SOP class not supported",
     0x0124: "not authorized",
     0x0210: "duplicate invocation",
