@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pynetdicom
@@ -71,14 +72,21 @@ def serve(which: str) -> None:
 
 
 class Client:
-    def __init__(self, port: int) -> None:
+    """An association with these contexts: (ID, abstract syntax, transfer syntaxes) each."""
+
+    def __init__(
+        self,
+        port: int,
+        contexts: Sequence[tuple[int, str, Sequence[str]]] = ((1, ECHO, [IMPLICIT]), (3, CT, [IMPLICIT])),
+        called_ae_title: str = "BENCH",
+    ) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port))
         self.link = Link(pdu.AWAIT_REPLY, fd=self.sock.fileno(), maximum_pdu=PDU_SIZE)
         self.link.send_raw(
             associate.encode_request(
-                called_ae_title="BENCH",
+                called_ae_title=called_ae_title,
                 calling_ae_title="CLIENT",
-                contexts=[(1, ECHO, [IMPLICIT]), (3, CT, [IMPLICIT])],
+                contexts=list(contexts),
                 maximum_length=PDU_SIZE,
                 implementation_class_uid="1.2.3",
                 implementation_version_name="",
@@ -87,12 +95,12 @@ class Client:
         reply = self.link.receive(timeout=10)
         assert reply.kind == pdu.ASSOCIATE_AC, reply
         self.link.phase = pdu.TRANSFER
-        self.link.accept_contexts([1, 3])
+        self.link.accept_contexts([ident for ident, *_ in contexts])
         self.link.maximum_send = PDU_SIZE
 
     def ask(self, context_id: int, command: bytes, data: bytes | None = None) -> None:
         self.link.send_message(context_id, command, data)
-        answer = self.link.receive(timeout=10)
+        answer = self.link.receive(timeout=60)
         assert answer.command is not None, answer
         assert answer.command.status == 0
 
