@@ -3,9 +3,11 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pydicom.data
 import pytest
+from pynetdicom.association import Association
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -13,6 +15,24 @@ DCMTK = Path("/usr/bin")
 """Where Debian puts DCMTK's tools. By full path: other tools of these names exist (pynetdicom has some)."""
 
 ORTHANC = Path("/usr/sbin/Orthanc")
+
+
+_serve_request = Association._serve_request
+
+
+def _give_back(self: Association, message: Any, context_id: int) -> None:
+    """Let no response be lost between the threads of pynetdicom's SCU.
+
+    Its reactor may have passed its checkpoint when a request is sent. It then takes the response off the
+    queue, for a request that it did not expect, and the sender waits in vain: seen when responses are quick.
+    """
+    if self.is_requestor and getattr(message, "MessageIDBeingRespondedTo", None) is not None:
+        self.dimse.msg_queue.put((context_id, message))
+    else:
+        _serve_request(self, message, context_id)
+
+
+Association._serve_request = _give_back  # type: ignore[method-assign]
 
 
 def shared_data() -> Path | None:

@@ -17,7 +17,6 @@ from pathlib import Path
 import pydicom.uid
 import pytest
 from pynetdicom import AE, _config
-from pynetdicom.association import Association
 
 from tests.interop.certificates import Trust
 from tests.interop.files import UNCOMPRESSED, Sample
@@ -93,7 +92,6 @@ def pynetdicom(port: int, trust: Trust | None, samples: Sequence[Sample]) -> int
         tls = None if trust is None else (trust.context(), "localhost")
         assoc = ae.associate("127.0.0.1", port, tls_args=tls)
         assert assoc.is_established
-        _give_back(assoc)
         statuses = []
         for sample in share:
             try:
@@ -106,19 +104,6 @@ def pynetdicom(port: int, trust: Trust | None, samples: Sequence[Sample]) -> int
         return len(statuses)
 
     return _side_by_side(send, samples)
-
-
-def _give_back(assoc: Association) -> None:
-    """Let no response be lost between pynetdicom's threads.
-
-    Its reactor may have passed its checkpoint when a request is sent. It then takes the response off the
-    queue, for a request that it did not expect, and the sender waits in vain: seen when responses are quick.
-    """
-
-    def put_back(message: object, context_id: int) -> None:
-        assoc.dimse.msg_queue.put((context_id, message))
-
-    assoc._serve_request = put_back
 
 
 def pynetdicom_chunked(port: int, trust: Trust | None, samples: Sequence[Sample]) -> int:
