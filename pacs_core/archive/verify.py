@@ -10,40 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from enum import Enum
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pacs_core.archive.archive import Archive
+from pacs_core.archive.examine import Fault, Finding, examine
 from pacs_core.archive.heirs import heirs_of
 from pacs_core.archive.settle import Recovered, settle
 from pacs_core.dicom.part10 import split
 from pacs_core.errors import NotFoundError, PacsError
 from pacs_core.index import Located
-from pacs_core.store import Kept, Locator, State, Store, crc32c
+from pacs_core.store import Kept, State
 
 BATCH = 256
-
-
-class Fault(Enum):
-    """What can be wrong with an instance, or with the index as a whole."""
-
-    MISSING = "the record's bytes are gone"
-    DAMAGED = "the bytes do not check"
-    ORPHAN = "bytes without a record"
-    INDEX = "the index contradicts itself"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One fault: where (a SOP Instance UID or a place in the store) and in what way."""
-
-    fault: Fault
-    where: str
-    detail: str = ""
-    mended: bool = False
 
 
 @dataclass(slots=True)
@@ -74,46 +55,19 @@ def verify(
         instances = archive.instances()
         while batch := list(islice(instances, BATCH)):
             places += b"".join(located.locator[:16] for located in batch)
-            outcomes = pool.map(lambda located: _check(archive.objects, located), batch)
+            outcomes = pool.map(lambda located: examine(archive, located), batch)
             for located, outcome in zip(batch, outcomes, strict=True):
                 done.instances += 1
                 if isinstance(outcome, int):
                     done.bytes += outcome
-                elif finding := _confirmed(archive, located, outcome):
-                    done.findings.append(_mend_record(archive, located, finding) if mend else finding)
+                elif outcome is not None:
+                    done.findings.append(_mend_record(archive, located, outcome) if mend else outcome)
             progress(len(batch))
     done.findings += (Finding(Fault.INDEX, "index", problem) for problem in archive.index.check())
     done.findings += _orphans(archive, _sorted(places), mend)
     if mend:
         archive.sweep()
     return done
-
-
-def _check(store: Store, located: Located) -> int | Finding:
-    """Bytes of the data set when all is well."""
-    uid = located.sop_instance_uid
-    try:
-        meta, body = split(store.read(Locator.unpack(located.locator)))
-    except NotFoundError as exc:
-        return Finding(Fault.MISSING, uid, str(exc))
-    except PacsError as exc:
-        return Finding(Fault.DAMAGED, uid, str(exc))
-    if meta.sop_instance_uid != uid:
-        return Finding(Fault.DAMAGED, uid, f"the bytes are those of {meta.sop_instance_uid!r}")
-    if crc32c(body) != located.checksum:
-        return Finding(Fault.DAMAGED, uid, "the checksum differs from that of the reception")
-    return len(body)
-
-
-def _confirmed(archive: Archive, located: Located, finding: Finding) -> Finding | None:
-    """The finding, unless the instance was removed or replaced since the index was read."""
-    now = archive.index.locate(located.sop_instance_uid)
-    if now is None:
-        return None
-    if now.locator == located.locator:
-        return finding
-    again = _check(archive.objects, now)
-    return None if isinstance(again, int) else again
 
 
 def _mend_record(archive: Archive, located: Located, finding: Finding) -> Finding:
