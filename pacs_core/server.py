@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from pydicom.uid import UID
@@ -21,12 +21,15 @@ from pacs_core.archive.fill import Filling
 from pacs_core.archive.place import Place
 from pacs_core.client import Remote, Sent, Timeouts
 from pacs_core.client.forwarding import forward
+from pacs_core.client.reporting import reporting
 from pacs_core.config import Decision, Peer, PeerBook, Peers, Refusal, Right, Settings
 from pacs_core.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs_core.dimse.commitment import CommitmentService
 from pacs_core.dimse.find import FindService
 from pacs_core.dimse.identifier import QueryRequest
 from pacs_core.dimse.mpps import MppsService
 from pacs_core.dimse.negotiation import LIMIT_EXCEEDED, Preferences, Rejection
+from pacs_core.dimse.reporting import Call, Reporting
 from pacs_core.dimse.retrieve import RetrieveService
 from pacs_core.dimse.retrieving import Sender
 from pacs_core.dimse.server import AssociationServer, Budget, Wire
@@ -41,12 +44,14 @@ from pacs_core.pool.child import Connection, Inbox
 from pacs_core.pool.profile import Workload, profile
 from pacs_core.pool.supervisor import Limits, Supervisor, listen
 from pacs_core.secure import accepting, calling
+from pacs_core.workflow import Patience
 
 log = get_logger("server")
 
-LARGEST_IDENTIFIER = 4 << 20
+LARGEST_IDENTIFIER = 12 << 20
+"""Bytes of a data set that is not stored, such as a query's: it is held outside the memory budget. A storage
+commitment request for 65,535 instances, with the longest UIDs, has 10.5 MB."""
 _RESIGN_SECONDS = 1.0
-"""Bytes of a data set that is not stored, such as a query's: it is held outside the memory budget."""
 
 # PS3.8 9.3.4; the address of a known AE title is part of recognising it.
 _REJECTIONS = {Refusal.CALLED_AET: (1, 1, 7), Refusal.CALLING_AET: (1, 1, 3), Refusal.ADDRESS: (1, 1, 3)}
@@ -176,13 +181,22 @@ class Node(Service):
         retrieving = RetrieveService(archive, may, Destinations(settings, archive, self._admission))
         scheduling = WorklistService(archive.worklist, may)
         performing = MppsService(archive.performed, may)
-        self.services: tuple[DimseService, ...] = (storing, finding, retrieving, scheduling, performing)
+        stored = frozenset(offer.sop_class for offer in storing.offers())
+        callers = Callers(settings, self._admission)
+        kept = settings.commitment
+        patience = Patience(kept.retry_first, kept.retry_factor, kept.retry_longest, kept.give_up_after)
+        committing = CommitmentService(
+            archive.commitments, Reporting(archive, stored, callers, patience, kept.keep), may
+        )
+        self.services: tuple[DimseService, ...] = (storing, finding, retrieving)
+        self.services += (scheduling, performing, committing)
         wire = settings.wire
         shared: dict[str, Any] = {
             "storage": storing,
             "queries": [finding, scheduling],
             "retrievals": retrieving,
-            "operations": [performing],
+            "operations": [performing, committing],
+            "established": committing.established,
             "admission": self._admission,
             "failure": self._failure,
             "preferences": Preferences(
@@ -255,6 +269,11 @@ class Admission:
         """The peer that a C-MOVE to that AE title sends to, None if there is none."""
         return self._current().destination(aet)
 
+    def listener(self, aet: str) -> Peer | None:
+        """The peer that is told on associations of ours what it asked for, None if it listens nowhere."""
+        peer = self._current().get(aet)
+        return peer if peer is not None and peer.host and Right.COMMIT in peer.may else None
+
     def _decide(self, calling: str, called: str, address: str) -> Decision:
         return _decision(self._current(), calling, called, address)
 
@@ -285,11 +304,7 @@ class Destinations:
         peer = self._admission.destination(aet)
         if peer is None:
             return None
-        wire = self._settings.wire
-        timeouts = Timeouts(acse=wire.artim_timeout, dimse=wire.dimse_timeout, write=wire.network_timeout)
-        tls = calling(self._settings.tls) if peer.tls else None
-        called = peer.aet.strip()
-        remote = Remote(peer.host, peer.port, called, self._settings.server.aet, tls, timeouts=timeouts)
+        remote = remote_of(self._settings, peer, self._settings.server.aet)
         associations = peer.associations or self._settings.retrieve.move_associations
 
         def send(
@@ -306,6 +321,27 @@ class Destinations:
             )
 
         return send
+
+
+class Callers:
+    """What calls the peers that wait for results of storage commitment: our client."""
+
+    def __init__(self, settings: Settings, admission: Admission) -> None:
+        self._settings = settings
+        self._admission = admission
+
+    def __call__(self, calling: str, called: str) -> Call | None:
+        """What calls the peer `calling`, as the AE title that it called us by; None if it listens nowhere."""
+        peer = self._admission.listener(calling)
+        return None if peer is None else partial(reporting, remote_of(self._settings, peer, called))
+
+
+def remote_of(settings: Settings, peer: Peer, aet: str) -> Remote:
+    """A known peer, to be called as `aet`."""
+    wire = settings.wire
+    timeouts = Timeouts(acse=wire.artim_timeout, dimse=wire.dimse_timeout, write=wire.network_timeout)
+    tls = calling(settings.tls) if peer.tls else None
+    return Remote(peer.host, peer.port, peer.aet.strip(), aet, tls, timeouts=timeouts)
 
 
 class _Counted(Wire):

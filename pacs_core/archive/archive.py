@@ -27,7 +27,7 @@ from pacs_core.errors import NotFoundError, OutOfResourcesError, from_os_error
 from pacs_core.index import Addition, Index, Located, Stats
 from pacs_core.logs import get_logger
 from pacs_core.store import Locator, Opened, Store, Syscalls
-from pacs_core.workflow import State, Worklist, worklist
+from pacs_core.workflow import Commitments, State, Worklist, worklist
 from pacs_core.workflow.mpps import Performed
 
 log = get_logger("archive")
@@ -279,6 +279,11 @@ class Archive:
     def _series_of(self, study_uid: str) -> Iterator[str]:
         found = self.find(Level.SERIES, {UNIQUE[Level.STUDY]: study_uid})
         return (series[UNIQUE[Level.SERIES]] for series in found)
+
+    @cached_property
+    def commitments(self) -> Commitments:
+        """Storage commitment transactions; raises as `State.open`."""
+        return Commitments(self.state, self.place.state / "owners")
 
     def trouble(self) -> str:
         """Why nothing could be kept now, in words; empty if nothing is known of."""

@@ -158,6 +158,23 @@ class RetrieveSettings(Struct, frozen=True, kw_only=True):
     ] = 1
 
 
+class CommitmentSettings(Struct, frozen=True, kw_only=True):
+    """How long a peer is tried to be told what has become of its storage commitment requests."""
+
+    retry_first: Annotated[
+        float, _about("Wait after the first report that failed", unit="seconds", gt=0, le=86400)
+    ] = 10.0
+    retry_factor: Annotated[float, _about("Each wait is so many times the one before", ge=1, le=100)] = 2.0
+    retry_longest: Annotated[float, _about("Longest wait", unit="seconds", gt=0, le=86400)] = 3600.0
+    give_up_after: Annotated[
+        float,
+        _about("A peer that could not be told for so long is not called again", unit="seconds", ge=0, le=3e7),
+    ] = 3 * 86400.0
+    keep: Annotated[
+        float, _about("How long finished transactions are listed", unit="seconds", ge=0, le=3e7)
+    ] = 7 * 86400.0
+
+
 class TlsSettings(Struct, frozen=True, kw_only=True):
     """Secure transport, on a port of its own, once a certificate is given."""
 
@@ -198,6 +215,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     wire: WireSettings = WireSettings()
     archive: ArchiveSettings = ArchiveSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
+    commitment: CommitmentSettings = CommitmentSettings()
     tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
     pool: PoolSettings = PoolSettings()
@@ -250,6 +268,7 @@ SECTIONS: types.MappingProxyType[str, type[Struct]] = types.MappingProxyType(
         "wire": WireSettings,
         "archive": ArchiveSettings,
         "retrieve": RetrieveSettings,
+        "commitment": CommitmentSettings,
         "tls": TlsSettings,
         "log": LogSettings,
         "pool": PoolSettings,

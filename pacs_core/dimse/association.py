@@ -14,6 +14,7 @@ import os
 import ssl
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -46,6 +47,8 @@ from pacs_core.dimse.storage import Answer
 from pacs_core.dimse.upper_layer import Gone, UpperLayer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pacs_core.dimse.server import Wire
 
 LOGGER = logging.getLogger("pacs_core.dimse")
@@ -154,6 +157,8 @@ class Association(_Base):  # type: ignore[misc]
         self._users: tuple[ServiceUser, ServiceUser] | None = None
         self._kill = False
         self._draining = False
+        self._jobs: deque[tuple[Callable[[], None], Callable[[], None]]] | None = deque()
+        self._posting = threading.Lock()
         self._parked = False
         self._started_dul = True
         self._dul_ready = _READY
@@ -340,6 +345,7 @@ class Association(_Base):  # type: ignore[misc]
                 if not self.is_aborted and not self.is_rejected:
                     self.acse.negotiate_association()
                 if self.is_established:
+                    self.wire.established(self)
                     self._run_reactor()
         except Exception as exc:
             LOGGER.error("association failed: %s", type(exc).__name__, exc_info=exc, extra=self._extra())
@@ -418,6 +424,8 @@ class Association(_Base):  # type: ignore[misc]
                 return
             elif dul.closed:
                 return
+            elif self._jobs:
+                self._jobs.popleft()[0]()
             elif not self._hear() and not dul.closed:
                 self._idle()
 
@@ -465,6 +473,7 @@ class Association(_Base):  # type: ignore[misc]
         self.kill()
 
     def _finish(self) -> None:
+        self._no_more_jobs()
         dul = self.dul
         if dul.await_close:
             self.wire.no_longer_counts(self)
@@ -483,6 +492,27 @@ class Association(_Base):  # type: ignore[misc]
         self.is_established = False
         self.notify(evt.EVT_CONN_CLOSE, {"address": self.address})
         self.wire.ended(self)
+
+    # -- what others want done --------------------------------------------------------------------------
+
+    def post(self, job: Callable[[], None], unmet: Callable[[], None]) -> None:
+        """Have this association's thread do something between two messages; from any thread.
+
+        `unmet` is called in its place when the association is over before. Neither may raise.
+        """
+        with self._posting:
+            if self._jobs is not None:
+                self._jobs.append((job, unmet))
+                if threading.get_ident() != self._thread:
+                    self.dul.channel.wake()
+                return
+        unmet()
+
+    def _no_more_jobs(self) -> None:
+        with self._posting:
+            jobs, self._jobs = self._jobs, None
+        for _, unmet in jobs or ():
+            unmet()
 
     def drain(self) -> None:
         """Let the message in hand finish, from any thread; then the association ends with an A-ABORT."""

@@ -101,7 +101,7 @@ class MessageProvider:
         self.message: Any = None
         self._cancels: dict[int, Any] = {}
         self._getting = False
-        self._awaited: int | None = None
+        self._awaited: tuple[int, int] | None = None  # command field and message ID
         self._answer: Command | None = None
 
     @property
@@ -139,21 +139,25 @@ class MessageProvider:
         """Whether the peer has cancelled a request by now."""
         return message_id in self.cancel_req
 
-    def store_answer(self, message_id: int) -> Command | None:
-        """The response to a C-STORE-RQ that was sent here; None: none in time, or no association.
+    def answer_to(self, message_id: int, field: int) -> Command | None:
+        """The response of that kind to a request sent here; None: none in time, or the association ends.
 
         What else the peer says meanwhile is sorted as always: a C-CANCEL, an abort, requests for later.
         """
-        self._awaited, self._answer = message_id, None
+        self._awaited, self._answer = (field, message_id), None
         timeout = self.dimse_timeout
         deadline = None if timeout is None else time.monotonic() + timeout
-        while self._answer is None and self.dul.pump(deadline=deadline):
+        while self._answer is None and not self.dul.to_user_queue and self.dul.pump(deadline=deadline):
             pass
         self._awaited = None
         return self._answer
 
-    def _awaits(self, message_id: int | None) -> bool:
-        return message_id is not None and message_id == self._awaited
+    def store_answer(self, message_id: int) -> Command | None:
+        """The response to a C-STORE request, as `answer_to`."""
+        return self.answer_to(message_id, C_STORE_RSP)
+
+    def _awaits(self, command: Command) -> bool:
+        return self._awaited == (command.command_field, command.message_id_being_responded_to)
 
     def served(self, message_id: int | None) -> None:
         """A request has been answered: what cancelled it is over, too."""
@@ -171,7 +175,7 @@ class MessageProvider:
                     self._cancels[received.message_id_being_responded_to or 0] = primitive_of(
                         self.assoc, event, None
                     )
-        elif field == C_STORE_RSP and self._awaits(received.message_id_being_responded_to):
+        elif self._awaits(received):
             self._answer, self._awaited = received, None
         elif field & 0x8000 or (self._getting and field == C_STORE_RQ):
             primitive = self._primitive(event, body)

@@ -66,6 +66,8 @@ class Wire:
         may hold; and the largest one that is put together for a handler that wants it whole.
     may_echo
         Whether a peer (calling and called AE title, address) may use C-ECHO.
+    established
+        Called with each association that was accepted, in its thread, before it hears anything more.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Wire:
         budget: Budget | None = None,
         largest_in_memory: int = 2 << 30,
         may_echo: Callable[[str, str, str], bool] = lambda *_: True,
+        established: Callable[[Association], None] = lambda _: None,
     ) -> None:
         self.storage = storage
         self.queries = {uid: handler for handler in queries for uid in handler.sop_classes}
@@ -96,6 +99,7 @@ class Wire:
         self.budget = budget or _budget_of_the_process
         self.largest_in_memory = largest_in_memory
         self.may_echo = may_echo
+        self.established = established
         self.server: Any = None
         self.draining = False  # associations end as soon as their messages in hand are done
         self.hurry = False  # do not wait for peers to close any more

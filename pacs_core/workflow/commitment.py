@@ -84,7 +84,7 @@ class Commitments:
         self._owners = owners
         self._clock = clock
 
-    # -- who works -----------------------------------------------------------------------------------------
+    # -- who works ---------------------------------------------------------------------------------------
 
     def owner(self) -> Owner:
         """Somebody who may own transactions, until closed."""
@@ -110,10 +110,12 @@ class Commitments:
 
         return self._state.change(decide) if dead else 0
 
-    # -- steps ---------------------------------------------------------------------------------------------
+    # -- steps -------------------------------------------------------------------------------------------
 
-    def request(self, request: Request, owner: Owner, calling: str, called: str, address: str) -> Transaction:
-        """Note a request. The transaction is the owner's, unless it was there and is in other hands.
+    def request(
+        self, request: Request, owner: Owner, calling: str, called: str, address: str
+    ) -> tuple[Transaction, bool]:
+        """Note a request; the transaction, and whether it is in the owner's hands only now.
 
         Raises
         ------
@@ -125,13 +127,15 @@ class Commitments:
         packed = pack_references(request.references)
         digest = hashlib.sha256(packed).digest()
 
-        def decide(change: Change) -> Transaction:
+        def decide(change: Change) -> tuple[Transaction, bool]:
             now = self._clock()
             before = find_named(change, calling, request.transaction_uid)
             if before is not None and before.digest == digest and before.stage is not Stage.DELIVERED:
                 if before.stage is Stage.GIVEN_UP:
-                    return reopen(change, before, now, owner.number)
-                return before if before.owner else move(change, before, owner=owner.number)
+                    return reopen(change, before, now, owner.number), True
+                if before.owner:
+                    return before, False
+                return move(change, before, owner=owner.number), True
             counters = counters_of(change)
             counters.transactions += 1
             put_counters(change, counters)
@@ -149,7 +153,7 @@ class Commitments:
                 owner=owner.number,
             )
             add(change, transaction, packed)
-            return transaction
+            return transaction, True
 
         return self._state.change(decide)
 
@@ -196,7 +200,7 @@ class Commitments:
 
         return self._state.change(of_it)
 
-    # -- what to do next -----------------------------------------------------------------------------------
+    # -- what to do next ---------------------------------------------------------------------------------
 
     def claim(self, owner: Owner, *, busy: Container[str] = ()) -> list[Transaction]:
         """Some of one peer that are due, the owner's from now on; none of peers that are `busy`."""
@@ -223,7 +227,7 @@ class Commitments:
 
         return self._state.change(decide) if numbers else []
 
-    # -- what there is -------------------------------------------------------------------------------------
+    # -- what there is -----------------------------------------------------------------------------------
 
     def get(self, number: int) -> Transaction | None:
         """A transaction by its number."""
@@ -255,7 +259,7 @@ class Commitments:
         """How many nobody works on, due or not."""
         return self._state.entries(OUTBOX)
 
-    # -- by hand -------------------------------------------------------------------------------------------
+    # -- by hand -----------------------------------------------------------------------------------------
 
     def retry(self, numbers: Iterable[int]) -> int:
         """Have these worked on now, those given up too; of how many that is so."""
