@@ -31,6 +31,7 @@ COMMANDS = {
     "move": "Have a peer send what it has to another.",
     "worklist": "Ask a peer for its worklist, or keep one.",
     "mpps": "Report performed procedure steps to a peer, or list them.",
+    "commit": "Ask a peer whether it will keep what it was sent.",
     "import": "Bring files into the archive.",
     "export": "Write what is held as plain files.",
     "delete": "Remove studies, series or instances.",
@@ -44,6 +45,7 @@ COMMANDS = {
     "json": "Write files in the DICOM JSON Model, and back.",
     "edit": "Change files by rules.",
     "config": "Show the settings in force, or a template; check a file.",
+    "commitments": "What peers asked us to keep, and are yet to be told.",
     "peers": "Known peers: who may call, from where, what for.",
 }
 

@@ -7,6 +7,7 @@ from pacs_core.client.association import (
     Association,
 )
 from pacs_core.client.client import Client
+from pacs_core.client.commitment import Committed
 from pacs_core.client.moving import Moved
 from pacs_core.client.mpps import PerformedStep
 from pacs_core.client.receiving import Received
@@ -19,6 +20,7 @@ __all__ = [
     "Answer",
     "Association",
     "Client",
+    "Committed",
     "Moved",
     "Part",
     "PerformedStep",

@@ -333,12 +333,24 @@ class Association:
         AssociationError
             The association is over: nothing came in time, it was interrupted, or the peer ended or broke it.
         """
+        event = self._next(self.remote.timeouts.dimse if timeout is None else timeout)
+        if isinstance(event, Event):
+            return event
+        self._abort()
+        raise AssociationError(f"association with {self.remote} aborted: {_reason_of(event)}") from event
+
+    def hear(self, seconds: float) -> Event | None:
+        """As `receive`, but None when nothing came in time: the association goes on."""
+        event = self._next(seconds)
+        return event if isinstance(event, Event) else None
+
+    def _next(self, timeout: float) -> Event | OSError:
+        """The next message, or why none came in time."""
         self._must_be_open()
         try:
-            event = self._transport.receive(self.remote.timeouts.dimse if timeout is None else timeout)
+            event = self._transport.receive(timeout)
         except (TimeoutError, InterruptedTransportError) as exc:
-            self._abort()
-            raise AssociationError(f"association with {self.remote} aborted: {_reason_of(exc)}") from exc
+            return exc
         except OSError as exc:
             self._lost(exc)
         if event.kind not in (pdu.MESSAGE, pdu.CHUNK) or event.command is None:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pacs_core._ext.associate import UserIdentity
-from pacs_core.client import moving, retrieving
+from pacs_core.client import commitment, moving, retrieving
 from pacs_core.client.association import (
     VERIFICATION,
     Association,
 )
+from pacs_core.client.commitment import Committed
 from pacs_core.client.exchange import SYNTAXES, Service, matches
 from pacs_core.client.moving import Moved
 from pacs_core.client.mpps import PerformedStep
@@ -342,3 +343,38 @@ class Client:
             priority=priority,
             progress=progress,
         )
+
+    def commit(
+        self,
+        what: commitment.Committable | Iterable[commitment.Committable],
+        *,
+        timeout: float = 300.0,
+        listen: int | None = None,
+        progress: commitment.Progress | None = None,
+    ) -> list[Committed]:
+        """Storage Commitment: whether the peer will keep instances; an outcome for each, in the order given.
+
+        >>> unsafe = [one for one in client.commit("folder") if not one.committed]     # doctest: +SKIP
+
+        Parameters
+        ----------
+        what
+            What `store` takes; or pairs of SOP Class and SOP Instance UID. One or many.
+        timeout
+            Seconds to wait for results once all was asked for. They come on the same association.
+        listen
+            The port on which the peer may bring them as well, on an association that it makes: it has to
+            know us by our AE title.
+        progress
+            Called with each outcome as it comes, and how many there will be.
+
+        Raises
+        ------
+        AssociationError
+            The port can't be listened on. What fails otherwise is an outcome.
+        """
+        outcomes = list(
+            commitment.commit(self.remote, what, timeout=timeout, listen=listen, progress=progress)
+        )
+        outcomes.sort(key=lambda one: one.number)
+        return outcomes

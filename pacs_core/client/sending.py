@@ -51,6 +51,8 @@ class Sent:
         What the peer said about it.
     skipped : bool
         It was found in a folder and is nothing to be sent; `error` says what it is instead.
+    sop_class_uid : str
+        '' when it could not be read so far.
     """
 
     number: int
@@ -61,6 +63,7 @@ class Sent:
     bytes: int = 0
     comment: str = ""
     skipped: bool = False
+    sop_class_uid: str = ""
 
     @property
     def stored(self) -> bool:
@@ -114,7 +117,16 @@ def outcome_of(number: int, part: Part, answer: Answer, remote: Remote) -> Sent:
     error: PacsError | None = None
     if status != SUCCESS and not is_warning(status):
         error = refusal(remote, status, answer.comment)
-    return Sent(number, part.path, part.sop_instance_uid, status, error, part.length, answer.comment)
+    return Sent(
+        number,
+        part.path,
+        part.sop_instance_uid,
+        status,
+        error,
+        part.length,
+        answer.comment,
+        sop_class_uid=part.sop_class_uid,
+    )
 
 
 def deliver(
@@ -127,7 +139,7 @@ def deliver(
     progress: Progress | None,
 ) -> Iterator[Sent]:
     """C-STORE all of `what`; see `Client.store_each`."""
-    sources = _sources(what)
+    waiting = sources(what)
     known = 0
     contact = Contact(remote)
 
@@ -136,11 +148,11 @@ def deliver(
             progress(sent, known)
         return sent
 
-    while window := _window(sources):
+    while window := _window(waiting):
         first, known = known, known + len(window)
         parts: list[tuple[int, Part]] = []
         for number, source in enumerate(window, first):
-            part = _look_at(number, source)
+            part = look_at(number, source)
             if isinstance(part, Sent):
                 yield told(part)
             else:
@@ -153,11 +165,11 @@ def deliver(
             )
 
 
-def _sources(what: Sendable | Iterable[Sendable]) -> Iterator[Named | Buffer]:
+def sources(what: Sendable | Iterable[Sendable]) -> Iterator[Named | Buffer]:
     """Each file or piece of memory that is meant."""
     if isinstance(what, str | os.PathLike):
         yield from files_of([what])
-    elif _is_buffer(what):
+    elif is_buffer(what):
         yield what  # type: ignore[misc]
     else:
         for one in what:  # type: ignore[union-attr]
@@ -167,7 +179,8 @@ def _sources(what: Sendable | Iterable[Sendable]) -> Iterator[Named | Buffer]:
                 yield one
 
 
-def _is_buffer(what: object) -> bool:
+def is_buffer(what: object) -> bool:
+    """Whether it is a piece of memory."""
     try:
         memoryview(what)  # type: ignore[arg-type]
     except TypeError:
@@ -188,7 +201,7 @@ def _window(sources: Iterator[Named | Buffer]) -> list[Named | Buffer]:
     return window
 
 
-def _look_at(number: int, source: Named | Buffer) -> Part | Sent:
+def look_at(number: int, source: Named | Buffer) -> Part | Sent:
     """What is to be sent, or why it can't be."""
     if not isinstance(source, Named):
         try:

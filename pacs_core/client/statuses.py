@@ -7,6 +7,7 @@ from pacs_core.errors import RefusedError
 SUCCESS = 0x0000
 PENDING = frozenset({0xFF00, 0xFF01})
 CANCELLED = 0xFE00
+PROCESSING_FAILURE = 0x0110
 
 _WORDS = {
     0x0105: "no such attribute",
