@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from pynetdicom import AE, evt
+from pynetdicom import AE, AllStoragePresentationContexts, build_role, evt
 
 COMMITMENT = "1.2.840.10008.1.20.1"
 WELL_KNOWN = "1.2.840.10008.1.20.1.1"
@@ -104,3 +104,92 @@ def listening(told: Told, port: int, aet: str = "CT1") -> Iterator[None]:
         yield
     finally:
         server.shutdown()
+
+
+class Provider:
+    """pynetdicom as the SCP: commits to what it is told to, on the association of the request or on its own.
+
+    Parameters
+    ----------
+    keeps
+        The Failure Reason of an instance, None to commit to it.
+    where
+        ``same``, ``other`` (on an association to `port`), or ``never``.
+    status
+        Of the N-ACTION response.
+    """
+
+    def __init__(
+        self,
+        keeps: Callable[[str], int | None] = lambda _: None,
+        where: str = "same",
+        status: int = 0x0000,
+        port: int = 0,
+    ) -> None:
+        self.requests: list[Dataset] = []
+        self.answers: list[int] = []
+        self._keeps, self._where, self._status, self._port = keeps, where, status, port
+        self._threads: list[threading.Thread] = []
+        self._entity = AE("PROVIDER")
+        self._entity.add_supported_context(COMMITMENT)
+        self._entity.supported_contexts = [*self._entity.supported_contexts, *AllStoragePresentationContexts]
+        self._server: Any = None
+
+    def _stored(self, _: evt.Event) -> int:
+        return 0x0000
+
+    def _asked(self, event: evt.Event) -> tuple[int, None]:
+        self.requests.append(event.action_information)
+        if self._status == 0 and self._where != "never":
+            target = self._report if self._where == "same" else self._call
+            thread = threading.Thread(target=target, args=(event.assoc, event.action_information))
+            self._threads.append(thread)
+            thread.start()
+        return self._status, None
+
+    def _result(self, request: Dataset) -> tuple[Dataset, int]:
+        result = Dataset()
+        result.TransactionUID = request.TransactionUID
+        good, bad = [], []
+        for item in request.ReferencedSOPSequence:
+            reason = self._keeps(str(item.ReferencedSOPInstanceUID))
+            if reason is None:
+                good.append(item)
+            else:
+                item.FailureReason = reason
+                bad.append(item)
+        if good:
+            result.ReferencedSOPSequence = good
+        if bad:
+            result.FailedSOPSequence = bad
+        return result, 2 if bad else 1
+
+    def _report(self, assoc: Any, request: Dataset) -> None:
+        time.sleep(0.1)
+        result, event = self._result(request)
+        status, _ = assoc.send_n_event_report(result, event, COMMITMENT, WELL_KNOWN)
+        self.answers.append(status.get("Status", -1))
+
+    def _call(self, _: Any, request: Dataset) -> None:
+        entity = AE("PROVIDER")
+        entity.add_requested_context(COMMITMENT)
+        role = build_role(COMMITMENT, scp_role=True)
+        assoc = entity.associate("127.0.0.1", self._port, ext_neg=[role])
+        assert assoc.is_established
+        self._report(assoc, request)
+        assoc.release()
+
+    def __enter__(self) -> Provider:
+        handlers = [(evt.EVT_N_ACTION, self._asked), (evt.EVT_C_STORE, self._stored)]
+        self._server = self._entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for thread in self._threads:
+            thread.join(20)
+        self._server.shutdown()
+
+    @property
+    def server_port(self) -> int:
+        port: int = self._server.server_address[1]
+        return port
