@@ -20,12 +20,15 @@ from pacs_core.store import Locator
 log = get_logger("commitment")
 
 _WINDOW = 4096  # references that are looked up, and then read in the order of their places, at a time
-_TASK = 16  # instances that a thread takes at a time
+_TASK = 8  # instances that a thread takes at a time
+_SMALL = 1 << 16
+"""Bytes under which reading an instance is mostly Python: threads would only wait for each other."""
 
 
 class _Wanted(NamedTuple):
     at: int
     located: Located
+    locator: Locator
 
 
 def vouch(
@@ -55,14 +58,23 @@ def vouch(
                 if reason is not None:
                     failures[at] = reason
                 elif located is not None:
-                    wanted.append(_Wanted(at, located))
-            wanted.sort(key=lambda one: Locator.unpack(one.located.locator))
-            tasks = [wanted[n : n + _TASK] for n in range(0, len(wanted), _TASK)]
-            for found in pool.map(lambda task: None if stopped() else list(_examined(archive, task)), tasks):
+                    wanted.append(_Wanted(at, located, Locator.unpack(located.locator)))
+            wanted.sort(key=lambda one: one.locator)
+            small = [one for one in wanted if one.locator.length < _SMALL]
+            large = [one for one in wanted if one.locator.length >= _SMALL]
+
+            def look(task: Sequence[_Wanted]) -> list[tuple[int, Reason]] | None:
+                return None if stopped() else list(_examined(archive, task))
+
+            for found in (*map(look, _tasks(small)), *pool.map(look, _tasks(large))):
                 if found is None:
                     return None
                 failures.update(found)
     return failures
+
+
+def _tasks(wanted: Sequence[_Wanted]) -> list[Sequence[_Wanted]]:
+    return [wanted[n : n + _TASK] for n in range(0, len(wanted), _TASK)]
 
 
 def _of_the_index(reference: Reference, located: Located | None, known: Container[str]) -> Reason | None:
@@ -72,7 +84,7 @@ def _of_the_index(reference: Reference, located: Located | None, known: Containe
 
 
 def _examined(archive: Archive, task: Sequence[_Wanted]) -> Iterator[tuple[int, Reason]]:
-    for at, located in task:
+    for at, located, _ in task:
         outcome = examine(archive, located)
         if outcome is None:
             yield at, Reason.NO_SUCH_INSTANCE
