@@ -144,6 +144,7 @@ class Association(_Base):  # type: ignore[misc]
         self.extended: dict[str, bytes] = {}  # what was agreed to by extended negotiation, by SOP class
         self.serving: int | None = None  # the Message ID of the request in hand
         self.counts = False  # against the limits of associations
+        self.expected_until = 0.0  # time.monotonic() until which the peer may wait for us in silence
         self.handed: Any = None  # what the server's owner knows the connection by
 
         self.is_established = False
@@ -441,7 +442,7 @@ class Association(_Base):  # type: ignore[misc]
                 return True
             if self.dul.closed:
                 return False
-            if channel.stalled:  # it is we who do not read
+            if channel.stalled or time.monotonic() < self.expected_until:  # it is we who are slow
                 continue
             if channel.received - before < least:
                 return False

@@ -162,6 +162,7 @@ class Reporting:
         """A request was answered on this association. `begin`: nobody works on it yet."""
         with self._lock:
             self._asked_over[transaction.number] = association, time.monotonic() + _GRACE
+        association.expected_until = time.monotonic() + 2 * _SWEEP
         if begin:
             self._dispatch([transaction])
 
@@ -201,9 +202,15 @@ class Reporting:
             log.info("commitments of a process that died are gone on with", number=lost)
         self._commitments.purge(self._keep)
         with self._lock:
-            self._asked_over = {
-                number: over for number, over in self._asked_over.items() if over[0].is_established
-            }
+            asked_over = list(self._asked_over.items())
+        for number, (association, _) in asked_over:
+            transaction = self._commitments.get(number)
+            if not association.is_established or transaction is None or transaction.is_finished:
+                with self._lock:
+                    self._asked_over.pop(number, None)
+            elif transaction.stage is Stage.REQUESTED:  # its peer waits for no one but us
+                association.expected_until = time.monotonic() + 2 * _SWEEP
+        with self._lock:
             for calling, associations in list(self._present.items()):
                 standing = {one: since for one, since in associations.items() if one.is_established}
                 if standing:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pacs_core.dicom.commitment import Reference, Request, Result
-from pacs_core.workflow.owner import Owner, is_alive
+from pacs_core.workflow.owner import Owner, bury, is_alive
 from pacs_core.workflow.state import COMMITMENT, OUTBOX, Change, State
 from pacs_core.workflow.transactions import (
     FINISHED,
@@ -95,6 +95,7 @@ class Commitments:
             put_counters(change, counters)
             return counters.owners
 
+        bury(self._owners)
         return Owner(self._owners, self._state.change(decide))
 
     def recover(self) -> int:

@@ -26,10 +26,19 @@ class Owner:
         self._path = _mark(folder, number)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o640)
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while not self._take():
+                pass
         except OSError as exc:
             raise from_os_error(exc, f"marking {self._path}") from exc
+
+    def _take(self) -> bool:
+        """Whether the mark is ours: unlocked for a moment, it may have been taken for a dead one's."""
+        self._fd = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o640)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        if os.fstat(self._fd).st_nlink:
+            return True
+        os.close(self._fd)
+        return False
 
     def close(self) -> None:
         """Be dead to all others. Also twice."""
@@ -59,6 +68,13 @@ def is_alive(folder: Path, number: int) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def bury(folder: Path) -> None:
+    """Remove the marks of all that have died."""
+    with suppress(FileNotFoundError):
+        for path in list(folder.iterdir()):
+            is_alive(folder, int(path.name, 16))
 
 
 def _mark(folder: Path, number: int) -> Path:

@@ -14,6 +14,8 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from pacs_core._ext.command import encode
 from pacs_core._ext.pdu import Event
 from pacs_core.archive import Archive
@@ -107,6 +109,7 @@ def killed_in_the_middle(archive: Path, told: Told, seed: int) -> list[str]:
     return modalities.answered
 
 
+@pytest.mark.timeout(300 + 30 * ROUNDS)
 def test_no_commitment_is_lost_and_none_told_twice(tmp_path: Path, free_port: int) -> None:
     archive = tmp_path / "archive"
     with Archive.open(archive) as opened:

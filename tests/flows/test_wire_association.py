@@ -176,6 +176,44 @@ def test_another_thread_reports_an_event_over_an_idle_association() -> None:
         peer.released()
 
 
+def test_what_is_posted_is_done_between_messages_by_the_association() -> None:
+    with serving() as server, Peer(server) as peer:
+        peer.associated()
+        (assoc,) = server.active_associations
+        until(lambda: assoc.is_established)
+        done: list[str] = []
+        ran = threading.Event()
+
+        def job() -> None:
+            done.append(f"job {threading.get_ident() == assoc._thread}")
+            ran.set()
+
+        assoc.post(job, lambda: done.append("unmet"))
+        assert ran.wait(5)
+        peer.send(echo(1, 9))
+        assert peer.response().message_id_being_responded_to == 9
+        peer.released()
+        peer.sock.close()
+        until(lambda: server.active == 0)
+        assoc.post(job, lambda: done.append("unmet"))
+        assert done == ["job True", "unmet"]
+
+
+def test_a_peer_that_waits_for_us_may_be_silent() -> None:
+    ae = AE("PACSCORE")
+    ae.network_timeout = 0.2
+    ae.add_supported_context(ECHO)
+    with serving(ae) as server, Peer(server) as peer:
+        peer.associated(contexts=[(1, ECHO, [IMPLICIT])])
+        (assoc,) = server.active_associations
+        assoc.expected_until = time.monotonic() + 60
+        time.sleep(0.7)
+        peer.send(echo(1, 9))
+        assert peer.response().message_id_being_responded_to == 9
+        assoc.expected_until = 0.0
+        assert peer.pdu()[0] == 7
+
+
 def test_shutdown_with_two_hundred_idle_associations_is_quick() -> None:
     ae = AE("PACSCORE")
     ae.maximum_associations = 300
