@@ -19,11 +19,10 @@ from operator import attrgetter
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from pacs_core._ext.command import encode
 from pacs_core.archive import Archive
 from pacs_core.archive.vouch import vouch
-from pacs_core.dicom.commitment import SOP_CLASS, SOP_INSTANCE, Reason, Result
-from pacs_core.dicom.operations import Operation
+from pacs_core.dicom.commitment import Reason, Result
+from pacs_core.dimse.event_report import report
 from pacs_core.dimse.status import SUCCESS
 from pacs_core.errors import PacsError, RefusedError
 from pacs_core.lifecycle import WELL, Health
@@ -39,40 +38,11 @@ Call = Callable[[], AbstractContextManager[Callable[[Result], None]]]
 """Makes an association with a peer, and gives what reports results on it: that raises RefusedError for an
 answer that is a failure, and other PacsErrors when there is none. So does the making."""
 
-_RESPONSE = 0x8000
 _TICK = 1.0  # seconds from one look at what is due to the next
 _SWEEP = 5.0  # seconds from one look at what the dead have left to the next
 _QUIET = 1.0  # seconds that a new association is left alone: a simple peer expects but its own answer
 _GRACE = 0.25  # seconds after a request: many peers release at once, and not all can hear a report meanwhile
 _MOST_CALLS = 4  # peers that are called at a time
-_message_ids = itertools.count()
-
-
-def report(association: Association, result: Result) -> int | None:
-    """N-EVENT-REPORT on an association that we accepted, in its thread; the status of the answer.
-
-    None: there was none, because the association ended or, after `dimse_timeout`, was aborted.
-    """
-    context_id = next(one[0] for one in association.results if one[1] == SOP_CLASS and one[2] == 0)
-    message_id = next(_message_ids) % 0xFFFF + 1
-    operation = Operation.N_EVENT_REPORT
-    command: dict[int, int | str | Sequence[int] | None] = {
-        0x0002: SOP_CLASS,
-        0x0100: operation,
-        0x0110: message_id,
-        0x0800: 0x0001,
-        0x1000: SOP_INSTANCE,
-        0x1002: result.event_type,
-    }
-    data = result.to_dataset().to_bytes(association.transfer_syntaxes[context_id])
-    association.dul.send_message(context_id, encode(command), data)
-    answer = association.dimse.answer_to(message_id, operation | _RESPONSE)
-    if answer is None:
-        if not association.dul.to_user_queue and not association.dul.is_over():
-            association.log_warning("no answer to a report in %s s", association.dimse_timeout)
-            association.abort(block=False)
-        return None
-    return answer.status
 
 
 class Reporting:
@@ -188,7 +158,7 @@ class Reporting:
                     batch = self._commitments.claim(self.owner, busy=self._busy)
                     if not batch:
                         break
-                    self._dispatch(batch)
+                    self._dispatch(batch, call=True)
             except PacsError as exc:
                 log.error("commitments have to wait", why=str(exc))
             except Exception as exc:
@@ -234,8 +204,13 @@ class Reporting:
             if one.is_established and (batch := self._commitments.claim_of(self.owner, calling)):
                 self._dispatch(batch, one)
 
-    def _dispatch(self, batch: Sequence[Transaction], over: Association | None = None) -> None:
-        """Go on with transactions of one peer that are ours."""
+    def _dispatch(
+        self, batch: Sequence[Transaction], over: Association | None = None, *, call: bool = False
+    ) -> None:
+        """Go on with transactions of one peer that are ours.
+
+        `call`: the peer may be called now; else those that it has to be called for wait for their turn.
+        """
         verified: list[Transaction] = []
         for one in batch:
             if one.stage is Stage.REQUESTED:
@@ -248,11 +223,21 @@ class Reporting:
                 verified.append(one)
             else:
                 self._post(association, one, quiet)
-        if verified:
-            calling = verified[0].calling
+        if verified and call:
+            self._begin_call(verified)
+        elif verified:
+            self._release([one.number for one in verified])
+
+    def _begin_call(self, batch: list[Transaction]) -> None:
+        calling = batch[0].calling
+        with self._lock:
+            self._busy.add(calling)
+        try:
+            threading.Thread(target=self._call, args=(calling, batch), name="report", daemon=True).start()
+        except RuntimeError:  # no thread is left
+            self._postpone([one.number for one in batch], "no thread is left")
             with self._lock:
-                self._busy.add(calling)
-            threading.Thread(target=self._call, args=(calling, verified), name="report", daemon=True).start()
+                self._busy.discard(calling)
 
     def _standing(self, calling: str) -> Association | None:
         """An association of the peer that stands, and has been looked after."""
