@@ -355,12 +355,12 @@ class Reporting:
     # -- recording ---------------------------------------------------------------------------------------
 
     def _record(self, step: Callable[[], object]) -> None:
-        """Do a step now, or as soon as it can be done."""
+        """Do a step now, or as soon as it can be done. Raises nothing: it is no association's fault."""
         try:
             step()
-        except PacsError as exc:
+        except Exception as exc:
             if not self._stopped.is_set():
-                log.error("the state of a commitment can't be kept for now", why=str(exc))
+                log.error("the state of a commitment can't be kept for now", exc_info=exc)
                 self._unkept.append(step)
 
     def _delivered(self, transaction: Transaction) -> None:
