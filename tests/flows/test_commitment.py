@@ -5,6 +5,8 @@ CONFORMANCE 35: the N-ACTION, the N-EVENT-REPORT, on which association, and unti
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -300,6 +302,30 @@ def test_what_was_not_told_is_told_after_a_restart_and_what_was_is_not(
         assert reported(server, second)
         time.sleep(0.5)
     assert told.transactions == [first, second]
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_what_a_process_that_dies_had_in_hand_is_gone_on_with(tmp_path: Path, free_port: int) -> None:
+    folder = tmp_path / "archive"
+    fill(folder)
+    PeerFile(folder).add("CT1", host="127.0.0.1", port=free_port)
+    with serving(folder, "--set", "pool.acceptors=2") as server:
+        with socket.create_server(("127.0.0.1", free_port)) as silent:
+            with associated(server.port) as assoc:
+                transaction = ask(assoc, HELD)
+            silent.settimeout(10)
+            connection, _ = silent.accept()  # one of the two calls, and waits for an answer
+            for acceptor in children(server.process.pid):
+                os.kill(acceptor, signal.SIGKILL)
+            connection.close()
+        told = Told()
+        with listening(told, free_port):
+            assert reported(server, transaction, 40)
+        assert told.transactions == [transaction]
 
 
 def test_a_result_that_cannot_be_told_is_given_up(tmp_path: Path) -> None:
