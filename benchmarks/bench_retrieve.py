@@ -4,15 +4,16 @@ Run as ``python benchmarks/bench_retrieve.py [--rounds N]`` in a checkout that i
 archive holds the same four studies of 126 CT images of 512 KB (66 MB each, warm); one is asked for, or all
 four by as many clients at a time, each four times in a row: a client of DCMTK takes 50 ms to start. C-GET:
 DCMTK's getscu, which throws away what it gets. C-MOVE: DCMTK's movescu, and for all one storescp, which
-throws away what it gets, too. The archives take turns, A B C D A B C D…; what counts is the ratio to a
-peer, the median of the ratios within each round. The time is that of the clients, from the start of the
-first to the end of the last.
+throws away what it gets, too; what that can take is measured as well. The archives take turns, A B C D A B
+C D…; what counts is the ratio to a peer, the median of the ratios within each round. The time is that of the
+clients, from the start of the first to the end of the last.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ from bench_ingest import Row
 from data import Corpus
 from peers import Receiver
 from pydicom import dcmread
+
+import pacs_core
 
 GETSCU = Path("/usr/bin/getscu")
 MOVESCU = Path("/usr/bin/movescu")
@@ -139,7 +142,24 @@ def main() -> int:
                 senders.storescu(archive.port, [folder])
             running.append((peer.name, archive))
         chosen = [work for work in works(given.count) if given.only in work[0]]
-        return measure(running, chosen, studies, given.count, given.rounds)
+        failed = measure(running, chosen, studies, given.count, given.rounds)
+        for associations in sorted({1, given.associations, *AT_A_TIME}):
+            rate = straight(destination, corpus.folders, associations, given.rounds)
+            print(
+                f"the receiver itself, sent to by our client over {associations} associations: {rate:,.0f}/s"
+            )
+        return failed
+
+
+def straight(port: int, folders: Sequence[Path], associations: int, rounds: int) -> float:
+    """Instances a second that the receiver takes when nobody moves them: what a C-MOVE can't exceed."""
+    client = pacs_core.Client("127.0.0.1", port, aec=archives.DESTINATION)
+    rates = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        outcomes = client.store(folders, associations=associations)
+        rates.append(len(outcomes) / (time.perf_counter() - begun))
+    return statistics.median(rates)
 
 
 def measure(
