@@ -5,6 +5,7 @@ For storage commitment (PS3.4 J.3): an answer from the index alone would promise
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -21,6 +22,9 @@ log = get_logger("commitment")
 
 _WINDOW = 4096  # references that are looked up, and then read in the order of their places, at a time
 _TASK = 8  # instances that a thread takes at a time
+_TURN = 4e-4
+"""Seconds between two tasks of small instances in which whoever receives meanwhile gets Python's lock. A
+thread that gives it up for a read of some microseconds has it back before others have noticed."""
 _SMALL = 1 << 16
 """Bytes under which reading an instance is mostly Python: threads would only wait for each other."""
 
@@ -64,6 +68,8 @@ def vouch(
             large = [one for one in wanted if one.locator.length >= _SMALL]
 
             def look(task: Sequence[_Wanted]) -> list[tuple[int, Reason]] | None:
+                if task[0].locator.length < _SMALL:
+                    time.sleep(_TURN)
                 return None if stopped() else list(_examined(archive, task))
 
             for found in (*map(look, _tasks(small)), *pool.map(look, _tasks(large))):
