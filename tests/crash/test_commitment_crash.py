@@ -109,7 +109,7 @@ def killed_in_the_middle(archive: Path, told: Told, seed: int) -> list[str]:
     return modalities.answered
 
 
-@pytest.mark.timeout(300 + 30 * ROUNDS)
+@pytest.mark.timeout(300 + 60 * ROUNDS)
 def test_no_commitment_is_lost_and_none_told_twice(tmp_path: Path, free_port: int) -> None:
     archive = tmp_path / "archive"
     with Archive.open(archive) as opened:
@@ -126,7 +126,8 @@ def test_no_commitment_is_lost_and_none_told_twice(tmp_path: Path, free_port: in
             times = Counter(told.transactions)
             recorded = {one: recorded.get(one, times[one]) for one in delivered(archive)}
         with serving(archive, *QUICK) as server:
-            assert until(lambda: delivered(archive) >= set(answered), 120)
+            # The peer, pynetdicom's, takes some tens of reports a second.
+            assert until(lambda: delivered(archive) >= set(answered), 120 + len(answered) / 10)
             time.sleep(0.5)
             assert server.stop() == 0
     times = Counter(told.transactions)
