@@ -158,12 +158,12 @@ def serve_connections(inbox: Inbox, argument: tuple[Settings, int]) -> None:
     configure(settings.log)
     with Archive.of(settings.archive) as archive:
         node = Node(settings, archive, inbox)
-        with (
-            Services([*node.services, Filling(archive), node]) as services,
-            Services([Watch(services, lambda found: inbox.report(json.dumps(found).encode()))]),
-        ):
+        services = Services([*node.services, Filling(archive), node])
+        watch = Watch(services, lambda found: inbox.report(json.dumps(found).encode()))
+        with services, Services([watch]) as watched:
             inbox.ready()
             inbox.serve(lambda connection: node.serve(connection, secure=connection.listener >= plain))
+            watched.stop()  # what is drained is not well any more, nor has it to be
             services.drain(time.monotonic() + inbox.remaining)
 
 

@@ -20,6 +20,7 @@ def test_health_of_a_server_that_runs_and_of_one_that_does_not(tmp_path: Path) -
         assert all(one["well"] for one in said.values())
         assert pacs_core(*asked).stdout.count("well") == len(said)
         assert server.stop() == 0
+        assert not server.said("service is not well")  # what is drained is not looked at any more
     assert "no server is up" in pacs_core(*asked, check=1).stderr
     with serving(archive) as server:
         server.kill()
