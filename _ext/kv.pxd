@@ -39,6 +39,7 @@ cdef extern from "lmdb.h" nogil:
         MDB_FIRST
         MDB_GET_BOTH
         MDB_GET_BOTH_RANGE
+        MDB_GET_CURRENT
         MDB_NEXT
         MDB_NEXT_DUP
         MDB_NEXT_NODUP

@@ -17,10 +17,11 @@ from pacs_core._ext.cursor cimport le16, le32
 from pacs_core._ext.digits cimport put32, put_unsigned, width
 from pacs_core._ext.keys cimport KEY_MAX, Text
 from pacs_core._ext.kv cimport (
-    MDB_CORRUPTED, MDB_GET_BOTH_RANGE, MDB_NEXT, MDB_NEXT_NODUP, MDB_NOTFOUND, MDB_SET_RANGE, MDB_SUCCESS,
-    Environment, MDB_cursor, MDB_txn, MDB_val, begin_read, fail, mdb_cursor_close, mdb_cursor_get, mdb_cursor_open,
-    number, view,
+    MDB_CORRUPTED, MDB_GET_BOTH_RANGE, MDB_GET_CURRENT, MDB_NEXT, MDB_NEXT_NODUP, MDB_NOTFOUND, MDB_SET_RANGE,
+    MDB_SUCCESS, Environment, MDB_cursor, MDB_txn, MDB_val, begin_read, fail, mdb_cursor_close, mdb_cursor_get,
+    mdb_cursor_open, number, view,
 )
+from pacs_core._ext.leaf cimport Siblings, next_sibling, siblings
 from pacs_core._ext.match cimport Matcher
 from pacs_core._ext.rows cimport (
     IMAGE, PATIENT, SERIES, STUDY, Instance, Layout, Node, Schema, Tally, decode_instance, decode_node,
@@ -32,8 +33,16 @@ from pacs_core._ext.values cimport kind_of, letters_of
 from pacs_core._ext.vr cimport VR_FD, VR_FL, VR_OPAQUE, VR_SQ, VR_US
 from pacs_core._ext.walk cimport ITEM
 
+import mmap
+
+from pacs_core._ext.kv import library_version
+
+cdef uint64_t ALL_IDS = <uint64_t>-2    # behind all of a key that does not count
+
+# The largest page that is read directly: of 0.9, on 64 bits, and so that the map begins where one does.
+cdef size_t READABLE = mmap.PAGESIZE if library_version()[:2] == (0, 9) and sizeof(void*) == 8 else 0
+
 cdef enum:
-    KEYS_A_CALL = 20000     # keys that one call looks at
     CHARACTER_SET = 0x00080005
     LETTERS_UI = 0x5549
 
@@ -634,14 +643,14 @@ cdef class Sieve:
 
 def key_ids(
     Environment env not None, bytes start not None, bytes stop not None, *, bytes after=None, uint64_t after_id=0,
-    Matcher matcher=None, int limit=1024,
+    Matcher matcher=None, int limit=1024, int keys=20000,
 ):
     """The ids under the keys from `start` up to, not with, `stop`: (ids, key, id), to be resumed `after` that
     key and id; key None at the end.
 
     A `matcher` decides by the patterns of its first test which keys count, as they are, normalised; one that
-    was cut always does. No more than 20,000 keys are looked at in a call: the ids may be none though the end
-    is not reached.
+    was cut always does. No more than so many `keys` are looked at in a call: the ids may be none though the
+    end is not reached.
     """
     cdef MDB_val at, value
     cdef MDB_txn* txn
@@ -653,7 +662,7 @@ def key_ids(
     cdef bytes begin = start if after is None else after
     cdef uint8_t[KEY_MAX] last
     cdef size_t last_size = 0
-    cdef Text text
+    cdef int passed
     cdef const char* first = begin
     cdef size_t first_size = len(begin)
     cdef const char* end = stop
@@ -662,8 +671,8 @@ def key_ids(
     cdef bint more = False
     cdef uintptr_t page = 0
     arena.head = NULL
-    if limit < 1 or (matcher is not None and matcher.count == 0):
-        raise ValueError("a limit of at least one id, a matcher of at least one test")
+    if limit < 1 or keys < 1 or (matcher is not None and matcher.count == 0):
+        raise ValueError("a limit of at least one id and one key, a matcher of at least one test")
     ids = <uint64_t*>take(&arena, limit * sizeof(uint64_t))
     if ids == NULL:
         raise MemoryError
@@ -678,7 +687,9 @@ def key_ids(
                 at = view(first, first_size)
                 value = number(&following)
                 code = mdb_cursor_get(cursor, &at, &value, MDB_GET_BOTH_RANGE)
-                if code == MDB_NOTFOUND:
+                if code == MDB_SUCCESS:
+                    code = mdb_cursor_get(cursor, &at, &value, MDB_GET_CURRENT)     # the key as it lies in the map
+                elif code == MDB_NOTFOUND:
                     # All of that key is behind us, or it has gone: on with the one after it.
                     at = view(first, first_size)
                     code = mdb_cursor_get(cursor, &at, &value, MDB_SET_RANGE)
@@ -695,20 +706,26 @@ def key_ids(
                 if at.mv_size > KEY_MAX or value.mv_size != 8:
                     code = MDB_CORRUPTED
                     break
-                if found == limit or looked == KEYS_A_CALL:
+                if found == limit or looked == keys:
                     more = True
                     break
                 if last_size != at.mv_size or memcmp(last, at.mv_data, last_size) != 0:
                     last_size = at.mv_size
                     memcpy(last, at.mv_data, last_size)
                     looked += 1
-                    if matcher is not None and last_size < KEY_MAX:
-                        text.data = last + 2
-                        text.size = last_size - 2 if last_size > 2 else 0
-                        if not matcher.likes(text):
-                            following = 0
+                    if matcher is not None and not counts(matcher, last, last_size):
+                        following = ALL_IDS
+                        passed = 0
+                        if env.page_size <= READABLE:
+                            passed = pass_over(matcher, &at, env.page_size, keys - looked)
+                        if passed:
+                            looked += passed
+                            last_size = at.mv_size
+                            memcpy(last, at.mv_data, last_size)
+                            code = mdb_cursor_get(cursor, &at, &value, MDB_SET_RANGE)
+                        if code == MDB_SUCCESS:
                             code = mdb_cursor_get(cursor, &at, &value, MDB_NEXT_NODUP)
-                            continue
+                        continue
                 memcpy(&following, value.mv_data, 8)
                 ids[found] = following
                 found += 1
@@ -741,6 +758,31 @@ cdef inline void fetch_page(const void* key, uintptr_t* page) noexcept nogil:
         page[0] = base
         for i in range(PAGE // CACHE_LINE):
             prefetch(<const void*>(base + i * CACHE_LINE))
+
+
+cdef inline bint counts(Matcher matcher, const uint8_t* key, size_t size) noexcept nogil:
+    """Whether a key is one that a matcher likes; one that was cut always is."""
+    cdef Text text
+    if size >= KEY_MAX:
+        return True
+    text.data = key + 2
+    text.size = size - 2 if size > 2 else 0
+    return matcher.likes(text)
+
+
+cdef int pass_over(Matcher matcher, MDB_val* key, size_t page_size, int most) noexcept nogil:
+    """Go on from a key to the last one, of those that follow it in its page, before one that counts; over how many."""
+    cdef Siblings rest
+    cdef MDB_val found
+    cdef int passed = 0
+    if not siblings(key, page_size, &rest):
+        return 0
+    while passed < most and next_sibling(&rest, &found):
+        if counts(matcher, <const uint8_t*>found.mv_data, found.mv_size):
+            break
+        key[0] = found
+        passed += 1
+    return passed
 
 
 cdef inline bint beyond(const MDB_val* key, const char* end, size_t end_size) noexcept nogil:

@@ -58,11 +58,12 @@ def key_ids(
     after_id: int = 0,
     matcher: Matcher | None = None,
     limit: int = 1024,
+    keys: int = 20000,
 ) -> tuple[list[int], bytes | None, int]:
     """The ids under the keys from `start` up to, not with, `stop`: (ids, key, id), to be resumed `after` that
     key and id; key None at the end.
 
     A `matcher` decides by the patterns of its first test which keys count, as they are, normalised; one that
-    was cut always does. No more than 20,000 keys are looked at in a call: the ids may be none though the end
-    is not reached.
+    was cut always does. No more than so many `keys` are looked at in a call: the ids may be none though the
+    end is not reached.
     """
