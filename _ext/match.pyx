@@ -128,10 +128,19 @@ cdef bint next_word(Text* words, Text* word) noexcept nogil:
 
 
 cdef bint has_word(Text words, Text pattern) noexcept nogil:
-    cdef Text word
-    while next_word(&words, &word):
-        if wild(pattern, word, NULL):
-            return True
+    """Whether one of some words is what a pattern says, which is not empty."""
+    cdef uint8_t first = pattern.data[0]
+    cdef bint any_first = first == c'*' or first == c'?'
+    cdef bint begins = True
+    cdef Text rest, word
+    cdef size_t i
+    for i in range(words.size):
+        if begins and (any_first or words.data[i] == first):
+            rest.data = words.data + i
+            rest.size = words.size - i
+            if next_word(&rest, &word) and wild(pattern, word, NULL):
+                return True
+        begins = words.data[i] == c' '
     return False
 
 

@@ -87,16 +87,32 @@ cdef int prepare() except -1:
 
 # --- words ------------------------------------------------------------------------------------------------
 
-cdef inline void put_letter(Out* out, uint8_t byte, bint pattern) noexcept nogil:
-    """A byte of a word, in lower case; what is no letter or digit as a space, an apostrophe not at all."""
-    if c'A' <= byte <= c'Z':
-        byte += 32
-    if byte >= 0x80 or c'a' <= byte <= c'z' or c'0' <= byte <= c'9':
-        put(out, byte)
-    elif pattern and (byte == c'*' or byte == c'?'):
-        put(out, byte)
-    elif byte != c"'":
-        put(out, c' ')
+# Of each ASCII character what is put: in lower case, of what is no letter or digit a space, of an apostrophe nothing.
+cdef uint8_t[128] PLAIN
+for _code in range(128):
+    PLAIN[_code] = ord(chr(_code).lower()) if chr(_code).isalnum() else 0 if _code == c"'" else c' '
+
+
+cdef inline void put_letter(Out* out, uint8_t byte) noexcept nogil:
+    if byte >= 0x80 or PLAIN[byte]:
+        put(out, PLAIN[byte] if byte < 0x80 else byte)
+
+
+cdef inline size_t put_plain(Text text, bint pattern, Out* out) noexcept nogil:
+    """Append the ASCII that a text begins with, of a pattern with its wildcards; how many bytes of it that is."""
+    cdef const uint8_t* data = text.data
+    cdef uint8_t* made = out.data
+    cdef size_t n = out.size, room = out.room, i = 0
+    cdef uint8_t byte
+    while i < text.size and n < room and data[i] < 0x80:
+        byte = data[i]
+        if not (pattern and (byte == c'*' or byte == c'?')):
+            byte = PLAIN[byte]
+        made[n] = byte
+        n += byte != 0
+        i += 1
+    out.size = n
+    return i
 
 
 cdef bint fold_words(Text group, bint spelled, bint pattern, Out* out) noexcept nogil:
@@ -106,18 +122,24 @@ cdef bint fold_words(Text group, bint spelled, bint pattern, Out* out) noexcept 
     cdef uint32_t point
     cdef const Letters* letters
     cdef const uint8_t* bytes_of
+    cdef Text rest
     cdef bint differ = False
     cdef uint8_t before
     while i < group.size and out.size < out.room:
-        size = code_point(group.data + i, group.size - i, &point)
-        if size <= 1:
-            put_letter(out, group.data[i], pattern)
+        rest.data = group.data + i
+        rest.size = group.size - i
+        if rest.data[0] < 0x80:
+            i += put_plain(rest, pattern, out)
+            continue
+        size = code_point(rest.data, rest.size, &point)
+        if size == 0:
+            put(out, rest.data[0])
             i += 1
             continue
         letters = <const Letters*>find_point(table, table_size, sizeof(Letters), point)
         if letters == NULL:
             for k in range(size):
-                put(out, group.data[i + k])
+                put(out, rest.data[k])
         elif point == DIAERESIS or point == RING:
             before = out.data[out.size - 1] if out.size else 0
             if before == c'a' or (point == DIAERESIS and (before == c'o' or before == c'u')):
@@ -132,6 +154,6 @@ cdef bint fold_words(Text group, bint spelled, bint pattern, Out* out) noexcept 
             if spelled:
                 bytes_of += letters.bare
             for k in range(letters.spelled if spelled else letters.bare):
-                put_letter(out, bytes_of[k], False)
+                put_letter(out, bytes_of[k])
         i += size
     return differ
