@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pacs_core._ext import browse
-from pacs_core._ext.lookup import Sieve, key_ids, level_of
+from pacs_core._ext.lookup import Sieve, level_of
 from pacs_core._ext.match import Matcher
 from pacs_core.dicom.attributes import ITEMS
 from pacs_core.dicom.dictionary import vr_of
 from pacs_core.dicom.query import Matching, Query
 from pacs_core.index.base import Located
 from pacs_core.index.plan import Driver, choose
+from pacs_core.index.ranges import walked
 
 if TYPE_CHECKING:
     from pacs_core.index.reader import Reader
-
-_FIRST: Final = 64  # ids of the first chunk: whoever waits for the first match does not wait long
-_CHUNK: Final = 512
 
 Items = tuple[tuple[int, str], ...]
 Part = tuple[int, str, bytes | Items | None]
@@ -152,31 +150,6 @@ class Search:
         if driver.values:
             yield from self._reader.named(driver.level, driver.values)
         elif driver.ranges:
-            yield from self._walked(driver)
+            yield from walked(self._env, driver)
         else:
             yield from self._reader.all_of(driver.level)
-
-    def _walked(self, driver: Driver) -> Iterator[list[int]]:
-        """The ids under ranges of keys, each once, though several of its values may be there."""
-        seen: set[int] = set()
-        limit = _FIRST
-        for start, stop in driver.ranges:
-            after: bytes | None = None
-            after_id = 0
-            while True:
-                ids, after, after_id = key_ids(
-                    self._env,
-                    start,
-                    stop,
-                    after=after,
-                    after_id=after_id,
-                    matcher=driver.matcher,
-                    limit=limit,
-                )
-                limit = _CHUNK
-                fresh = [one for one in ids if one not in seen]
-                seen.update(fresh)
-                if fresh:
-                    yield list(dict.fromkeys(fresh))
-                if after is None:
-                    break

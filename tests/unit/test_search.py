@@ -23,9 +23,8 @@ from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.identifier import identifier_of
 from pacs_core.dicom.query import Filter, Key, Matching, Negotiated, Query, key_of, query_of
 from pacs_core.dicom.reading import read_dataset
-from pacs_core.errors import IdentifierError
-from pacs_core.index import Index, Search, plan
-from pacs_core.index import search as searching
+from pacs_core.errors import ArchiveError, IdentifierError
+from pacs_core.index import Index, Search, plan, ranges
 
 QUERIES = int(os.environ.get("PACS_CORE_QUERIES", "500"))
 MAP = 1 << 28
@@ -254,10 +253,14 @@ def told(found: list[dict[int, str]]) -> list[list[tuple[int, str]]]:
     )
 
 
-def test_every_plan_gives_the_oracle_s_answer(index: Index, rows: dict[Level, list[oracle.Row]]) -> None:
+def test_every_plan_gives_the_oracle_s_answer(
+    index: Index, rows: dict[Level, list[oracle.Row]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """CONFORMANCE 16 to 20, 22, 24."""
     plans: dict[str, int] = {}
+    monkeypatch.setattr(ranges, "_THREADS", 3)
     for number, query in enumerate(queries(rows, seed=2, count=QUERIES)):
+        monkeypatch.setattr(ranges, "_KEYS", (7, 20_000)[number % 2])  # long walks, and short ones
         expected = told(oracle.answer(query, rows[query.level]))
         search = index.search(query)
         assert told(list(search.rows())) == expected, (number, search.explain())
@@ -279,21 +282,58 @@ def asks(level: Level, **texts: str) -> Query:
     return Query(level, keys, relational=True, tags=frozenset(tags))
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 7])
+@pytest.mark.parametrize(
+    ("chunk", "most", "threads"), [(1, 20_000, 1), (2, 1, 1), (7, 5, 3), (512, 1, 2), (512, 40, 4)]
+)
 def test_walks_are_resumed_at_every_border(
-    index: Index, rows: dict[Level, list[oracle.Row]], chunk: int, monkeypatch: pytest.MonkeyPatch
+    index: Index,
+    rows: dict[Level, list[oracle.Row]],
+    chunk: int,
+    most: int,
+    threads: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(searching, "_FIRST", chunk)
-    monkeypatch.setattr(searching, "_CHUNK", chunk)
+    monkeypatch.setattr(ranges, "_FIRST", chunk)
+    monkeypatch.setattr(ranges, "_CHUNK", chunk)
+    monkeypatch.setattr(ranges, "_KEYS", most)
+    monkeypatch.setattr(ranges, "_THREADS", threads)
     for query in (
         asks(Level.STUDY, StudyDate="20240101-20240615"),
         asks(Level.PATIENT, PatientName="*o*\\yam*"),
+        asks(Level.PATIENT, PatientName="*MI*"),
+        asks(Level.STUDY, PatientID="*1"),
         asks(Level.SERIES, Modality="MR\\CT", StudyDate="2024-"),
         asks(Level.STUDY, StudyDescription="Thorax"),
     ):
         search = index.search(query)
         assert search.driver.ranges
         assert told(list(search.rows())) == told(oracle.answer(query, rows[query.level]))
+
+
+def test_a_long_walk_ends_when_nobody_reads_on(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads are gone, and the index can be closed."""
+    monkeypatch.setattr(ranges, "_KEYS", 3)
+    monkeypatch.setattr(ranges, "_THREADS", 3)
+    walk = index.search(asks(Level.PATIENT, PatientName="*MI*")).ids()
+    assert len([next(walk) for _ in range(3)]) == 3
+    assert any(thread.name.startswith("keys") for thread in threading.enumerate())
+    walk.close()  # type: ignore[attr-defined]
+    assert not any(thread.name.startswith("keys") for thread in threading.enumerate())
+
+
+def test_a_failure_in_a_thread_of_a_long_walk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "_KEYS", 1)
+    monkeypatch.setattr(ranges, "_THREADS", 2)
+    with Index.open(tmp_path / "index", map_size=MAP) as index:
+        index.commit([one.entry for number in range(40) for one in whole(number)])
+        walk = ranges.walked(
+            index.environment, index.search(asks(Level.PATIENT, PatientID="*P1*\\*P3*")).driver
+        )
+        assert len(next(walk)) == 1
+    with pytest.raises(ArchiveError, match="closed"):
+        list(walk)
 
 
 def test_responses_are_the_rows(index: Index) -> None:
