@@ -6,8 +6,8 @@ Each call is one snapshot and gives the GIL up; a walk is resumed by the key and
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, qsort, strtod, strtoll
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, qsort, strtod, strtoull
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from pacs_core._ext.arena cimport Arena, keep, release, take
@@ -29,8 +29,8 @@ from pacs_core._ext.rows cimport (
 )
 from pacs_core._ext.sink cimport Sink, grow
 from pacs_core._ext.text cimport is_plain
-from pacs_core._ext.values cimport kind_of, letters_of
-from pacs_core._ext.vr cimport VR_FD, VR_FL, VR_OPAQUE, VR_SQ, VR_US
+from pacs_core._ext.values cimport is_long, kind_of, letters_of
+from pacs_core._ext.vr cimport VR_AT, VR_FD, VR_FL, VR_OPAQUE, VR_SQ, VR_US
 from pacs_core._ext.walk cimport ITEM
 
 import mmap
@@ -253,11 +253,11 @@ cdef inline void put16(uint8_t* out, uint32_t value) noexcept nogil:
 
 
 cdef size_t binary(const Part* part, Text text, uint8_t* out) noexcept nogil:
-    """Decimal text as binary numbers, little endian; `out` has room for 8 bytes for each 2 of the text."""
+    """Text, as `dataset` makes it, as binary numbers in little endian; `out` has room for 4 bytes a character."""
     cdef uint32_t step = width(part.kind)
     cdef char[32] digits
     cdef size_t start = 0, i, n = 0, length
-    cdef int64_t whole
+    cdef uint64_t whole
     cdef double real
     cdef float single
     for i in range(text.size + 1):
@@ -271,8 +271,12 @@ cdef size_t binary(const Part* part, Text text, uint8_t* out) noexcept nogil:
                 real = strtod(digits, NULL)
                 single = <float>real
                 memcpy(out + n, <void*>&real if part.kind == VR_FD else <void*>&single, step)
+            elif part.kind == VR_AT:
+                whole = strtoull(digits, NULL, 16)
+                put16(out + n, whole >> 16)
+                put16(out + n + 2, whole)
             else:
-                whole = strtoll(digits, NULL, 10)
+                whole = strtoull(digits, NULL, 10)  # of a negative number its two's complement
                 memcpy(out + n, &whole, step)
             n += step
         start = i + 1
@@ -282,29 +286,33 @@ cdef size_t binary(const Part* part, Text text, uint8_t* out) noexcept nogil:
 cdef void put_part(Sink* sink, const Part* part, Text text, bint implicit) noexcept nogil:
     """One element; a value that its VR can't hold is left empty."""
     cdef bint numeric = VR_US <= part.kind < VR_OPAQUE
+    cdef bint wide = not implicit and is_long(part.vr)
+    cdef size_t header = 12 if wide else 8
     cdef size_t room = text.size * 4 + 8 if numeric else text.size + 1
-    cdef uint8_t* out = grow(sink, 8 + room)
+    cdef uint8_t* out = grow(sink, header + room)
     cdef size_t size = 0
     if out == NULL:
         return
     put16(out, part.tag >> 16)
     put16(out + 2, part.tag)
     if numeric:
-        size = binary(part, text, out + 8)
+        size = binary(part, text, out + header)
     elif text.size < 0xFFFF:
         size = text.size
         if size:
-            memcpy(out + 8, text.data, size)
+            memcpy(out + header, text.data, size)
         if size & 1:
-            out[8 + size] = 0 if part.vr == LETTERS_UI else 0x20
+            out[header + size] = 0 if part.vr == LETTERS_UI else 0x20
             size += 1
-    if implicit:
-        put16(out + 4, size)
-        put16(out + 6, 0)
-    else:
+    if not implicit:
         out[4] = part.vr >> 8
         out[5] = part.vr & 0xFF
+    if implicit or wide:
+        put32(out + header - 4, <uint32_t>size)
+    else:
         put16(out + 6, size)
+    if wide:
+        put16(out + 6, 0)
     sink.size -= room - size
 
 

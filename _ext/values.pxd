@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
-from pacs_core._ext.vr cimport VR_KIND, vr_kind
+from pacs_core._ext.vr cimport VR_KIND, VR_LONG, vr_kind
 
 # How text is encoded.
 cdef enum:
@@ -47,6 +47,14 @@ cdef inline uint8_t kind_of(uint16_t vr) noexcept nogil:
     letters[0] = vr >> 8
     letters[1] = vr & 0xFF
     return vr_kind(letters) & VR_KIND
+
+
+cdef inline bint is_long(uint16_t vr) noexcept nogil:
+    """Whether a VR's header in explicit VR has two reserved bytes and a length of four."""
+    cdef uint8_t[2] letters
+    letters[0] = vr >> 8
+    letters[1] = vr & 0xFF
+    return (vr_kind(letters) & VR_LONG) != 0
 
 
 cdef tuple sets_of(bytes character_set)

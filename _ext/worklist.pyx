@@ -22,7 +22,7 @@ from pacs_core._ext.kv cimport (
 from pacs_core._ext.match cimport Matcher
 from pacs_core._ext.sink cimport Sink, grow
 from pacs_core._ext.text cimport is_plain
-from pacs_core._ext.values cimport letters_of
+from pacs_core._ext.values cimport is_long, letters_of
 from pacs_core._ext.vr cimport (
     VR_AT, VR_FD, VR_FL, VR_KIND, VR_LONG, VR_OPAQUE, VR_PROSE, VR_NAME, VR_SQ, VR_SS, VR_SV, VR_SL, VR_TEXT,
     VR_UNLIMITED, VR_US, vr_kind,
@@ -489,13 +489,6 @@ cdef inline uint8_t* put_head(
         out[6] = out[7] = 0
         put32(out + 8, size)
     return out + head
-
-
-cdef inline bint is_long(uint16_t vr) noexcept nogil:
-    cdef uint8_t[2] letters
-    letters[0] = vr >> 8
-    letters[1] = vr & 0xFF
-    return (vr_kind(letters) & VR_LONG) != 0
 
 
 cdef inline void put_empty(Answer* answer, const Wanted* wanted) noexcept nogil:

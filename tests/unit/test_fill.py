@@ -84,6 +84,62 @@ def test_what_is_added_is_matched_and_told_at_its_level_and_below(tmp_path: Path
         assert list(archive.index.check()) == []
 
 
+# Of each VR one that an index can be asked to hold, and a value that its encoding has to get right.
+OF_EACH_VR: dict[str, tuple[str, Any]] = {
+    "AE": ("StationAETitle", "CT1"),
+    "AS": ("SelectorASValue", "031Y"),
+    "AT": ("DataElement", [0x0010_0020, 0x7FE0_0010]),
+    "CS": ("SmokingStatus", "UNKNOWN"),
+    "DA": ("LastMenstrualDate", "20240102"),
+    "DS": ("SliceThickness", "1.5"),
+    "DT": ("InstanceCoercionDateTime", "20240102101112.5+0100"),
+    "FD": ("TimeRange", [1.5e10, -0.25]),
+    "FL": ("RecommendedDisplayFrameRateInFloat", 0.1),
+    "IS": ("ReferencedFrameNumber", "-3"),
+    "LO": ("AdmissionID", "Łódź"),
+    "LT": ("ExtendedCodeMeaning", "one\\text"),
+    "PN": ("PatientBirthName", "Müller^Jane"),
+    "SH": ("ReferringPhysicianTelephoneNumbers", "0123"),
+    "SL": ("ReferencePixelX0", -5),
+    "SS": ("TagAngleSecondAxis", -7),
+    "ST": ("InstitutionAddress", "Way 1"),
+    "SV": ("SelectorSVValue", -(1 << 63)),
+    "TM": ("SecondaryReviewTime", "101112.5"),
+    "UC": ("LongCodeValue", "a long one"),
+    "UI": ("DeviceUID", "1.2.3"),
+    "UL": ("SelectorULValue", 0xFFFF_FFFE),
+    "UR": ("CodingSchemeURL", "https://example.org/"),
+    "US": ("PixelPaddingRangeLimit", 65535),
+    "UT": ("StrainAdditionalInformation", "of no strain"),
+    "UV": ("SelectorUVValue", (1 << 64) - 1),
+}
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, "1.2.840.10008.1.2"])
+def test_every_vr_is_told_by_the_index_as_by_the_instance(tmp_path: Path, syntax: str) -> None:
+    """CONFORMANCE 24: whichever of them answers."""
+    made = instance(1, size=2, SpecificCharacterSet="ISO_IR 192")
+    for vr, (keyword, value) in OF_EACH_VR.items():
+        made.add_new(keyword, vr, value)
+    tags = {dictionary.tag_of(keyword): vr for vr, (keyword, _) in OF_EACH_VR.items()}
+    asked_tags = frozenset(tags)
+    answers = []
+    for name, added in ("read", ()), ("held", tuple(f"IMAGE:{tag:08X}" for tag in tags)):
+        with opened(tmp_path / name, added) as archive:
+            archive.store(part10(made))
+            query = Query(Level.IMAGE, (), relational=True, tags=asked_tags)
+            answer = archive.search(query)
+            assert ("not in the index" in answer.explain()) is not bool(added)
+            [response] = [one for chunk in answer.responses({}, implicit=syntax != EXPLICIT) for one in chunk]
+            answers.append(read_dataset(response, syntax))
+    from_instance, from_index = answers
+    for tag, vr in tags.items():
+        assert from_index.element(tag).vr == vr
+        assert from_index[tag] == from_instance[tag], vr
+    assert from_index.SelectorUVValue == (1 << 64) - 1
+    assert from_index.DataElement == (0x0010_0020, 0x7FE0_0010)
+
+
 def test_until_all_were_asked_no_answer_is_made_of_a_part(tmp_path: Path) -> None:
     """CONFORMANCE 21: what is not held of all is not supported; of images it is read from each."""
     with opened(tmp_path / "archive") as archive:
