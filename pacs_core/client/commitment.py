@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from pacs_core.dicom.commitment import (
 )
 from pacs_core.dicom.operations import Operation
 from pacs_core.dicom.reading import read_dataset
+from pacs_core.dicom.uids import new_uid
 from pacs_core.errors import AssociationError, PacsError, RefusedError
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _asked(remote: Remote, named: list[_Named], timeout: float, listen: int | No
         for begin in range(0, len(named), _MOST_REFERENCES):
             group = named[begin : begin + _MOST_REFERENCES]
             references = list(dict.fromkeys(one.reference for one in group))
-            request = Request(f"2.25.{uuid.uuid4().int}", references)
+            request = Request(new_uid(), references)
             error = conversation.ask(request)
             # What got no answer may be in hand all the same, and its result be on its way to where we listen.
             if error is None or (listen is not None and not isinstance(error, RefusedError)):
