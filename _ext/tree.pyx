@@ -334,6 +334,10 @@ cdef class Tree:
         """The data set and the tag that a key means that is neither tag nor keyword. KeyError if none."""
         raise KeyError(f"{key!r} is neither tag nor keyword")
 
+    def _item(self, key):
+        """The item of a sequence that such a key means, None if it means something else."""
+        return None
+
     def creator_of(self, uint32_t tag):
         """The private creator of a tag's block (PS3.5 7.8.1), '' if it has none."""
         cdef uint32_t block = tag & 0xFFFF0000 | tag >> 8 & 0xFF
@@ -368,6 +372,9 @@ cdef class Tree:
         cdef uint32_t tag = tag_of(key)
         cdef object found
         if tag == 0:
+            found = self._item(key)
+            if found is not None:
+                return found
             tree, tag = self._resolve(key)
             found = (<Tree?>tree).value(tag, False)
         else:
@@ -403,6 +410,8 @@ cdef class Tree:
         cdef uint32_t tag = tag_of(key)
         if tag == 0:
             try:
+                if self._item(key) is not None:
+                    return True
                 tree, tag = self._resolve(key)
             except (KeyError, IndexError):
                 return False

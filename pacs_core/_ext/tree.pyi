@@ -54,6 +54,8 @@ class Tree:
     def meta(self) -> Any: ...
     def _resolve(self, key: object) -> tuple[Tree, int]:
         """The data set and the tag that a key means that is neither tag nor keyword. KeyError if none."""
+    def _item(self, key: object) -> Tree | None:
+        """The item of a sequence that such a key means, None if it means something else."""
     def creator_of(self, tag: int) -> str:
         """The private creator of a tag's block (PS3.5 7.8.1), '' if it has none."""
     def _private_vr(self, tag: int) -> str:

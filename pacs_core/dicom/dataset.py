@@ -27,7 +27,7 @@ from pacs_core.dicom import charset, dictionary, values, writing
 from pacs_core.dicom.dump import dump
 from pacs_core.dicom.foreign import from_pydicom, to_pydicom
 from pacs_core.dicom.jsonmodel import from_json
-from pacs_core.dicom.keys import resolve
+from pacs_core.dicom.keys import item_at, resolve
 from pacs_core.dicom.packing import TEXT, packed
 from pacs_core.errors import InvalidValueError
 
@@ -76,6 +76,9 @@ class Dataset(Tree):
 
     def _resolve(self, key: object) -> tuple[Tree, int]:
         return resolve(self, key)
+
+    def _item(self, key: object) -> Tree | None:
+        return item_at(self, key)
 
     def _private_vr(self, tag: int) -> str:
         found = dictionary.private_entry(self.creator_of(tag), tag)

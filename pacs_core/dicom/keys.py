@@ -3,6 +3,7 @@
 `"00100010"`, `"(0010,0010)"`                        a tag as text
 `"RequestAttributesSequence.0.ScheduledProcedureStepID"`  into the item of a sequence, counted from 0 (or, -1,
                                                      from the end)
+`"RequestAttributesSequence.0"`                      the item itself, to be looked at
 `(0x0009, "GEMS_IDEN_01", 0x02)`                     a private element: group, creator, element in its block
 `"(0009,GEMS_IDEN_01,02)"`                           the same as text, so that it can be part of a path
 """
@@ -44,14 +45,28 @@ def resolve(tree: Tree, key: object, *, reserve: bool = False) -> tuple[Tree, in
         return tree, _private(tree, key, reserve)
     if not isinstance(key, str):
         raise KeyError(f"a key is a tag, a keyword or a path, not {key!r}")
+    tree, rest = _descend(tree, key)
+    return tree, tag_in(tree, parse_key(rest), reserve=reserve)
+
+
+def item_at(tree: Tree, key: object) -> Tree | None:
+    """The item of a sequence that a path ends at; None for any other key. Raises as `resolve`."""
+    if not isinstance(key, str) or not key[-1:].isdigit():
+        return None
+    item, rest = _descend(tree, key + ".")
+    return None if rest else item
+
+
+def _descend(tree: Tree, path: str) -> tuple[Tree, str]:
+    """The innermost data set of a path, and what is left of it."""
     at = 0
-    while step := _STEP.match(key, at):
+    while step := _STEP.match(path, at):
         sequence = tree[tag_in(tree, parse_key(step[1]))]
         if not isinstance(sequence, Sequence):
             raise KeyError(f"{step[1]} is not a sequence")
         tree = sequence[int(step[2])]
         at = step.end()
-    return tree, tag_in(tree, parse_key(key[at:]), reserve=reserve)
+    return tree, path[at:]
 
 
 def parse_key(text: str) -> Key:

@@ -68,6 +68,24 @@ def test_key_of_every_kind(dataset: Dataset, key: object, value: object) -> None
         del dataset[key]
 
 
+def test_a_path_that_ends_at_an_item_gives_it(dataset: Dataset) -> None:
+    for key in ("RequestAttributesSequence.1", "(0040,0275).-1"):
+        assert key in dataset
+        dataset[key].ScheduledProcedureStepID = "S9"  # the item itself, not a copy
+        assert dataset["RequestAttributesSequence.1.ScheduledProcedureStepID"] == "S9"
+        assert dataset.get(key) == dataset.RequestAttributesSequence[1]
+        for change in (dataset.element, dataset.__delitem__, lambda key: dataset.set(key, Dataset())):
+            with pytest.raises(KeyError):  # it is no element
+                change(key)
+    assert len(dataset.RequestAttributesSequence) == 2
+    assert "RequestAttributesSequence.2" not in dataset
+    assert dataset.get("RequestAttributesSequence.2", 7) == 7
+    with pytest.raises(IndexError, match="no item 2 in a sequence of 2"):
+        dataset["RequestAttributesSequence.2"]
+    with pytest.raises(KeyError, match="PatientName is not a sequence"):
+        dataset["PatientName.0"]
+
+
 @pytest.mark.parametrize(
     ("key", "error", "message"),
     [
