@@ -35,8 +35,6 @@ _AS_TEXT: dict[str, Callable[[Any], str]] = {
     "TM": values.time_text,
 }
 
-_READ: dict[str, Callable[[str], object]] = {"AT": lambda text: int(text, 16), "FL": float, "FD": float}
-
 
 def packed(vr: str, value: object) -> Any:
     """The bytes of a value, or of several: what `Dataset` keeps of an element that is set.
@@ -65,14 +63,6 @@ def packed(vr: str, value: object) -> Any:
     if vr in _SIMPLE:
         return _text(vr, several).encode()
     raise InvalidValueError(f"{vr} is not a VR that can be set")
-
-
-def packed_text(vr: str, text: str) -> bytes:
-    """The bytes of a value told as text: numbers in decimal, tags in hexadecimal. ValueError for others."""
-    if vr in NUMBERS or vr == "AT":
-        read: Callable[[str], object] = _READ.get(vr, int)
-        return bytes(packed(vr, [read(part) for part in text.split("\\") if part]))
-    return text.encode()
 
 
 def _bulk(vr: str, value: Any) -> Any:
