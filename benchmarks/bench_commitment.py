@@ -15,8 +15,6 @@ import argparse
 import os
 import sqlite3
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,7 +22,6 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +82,7 @@ def fill(folder: Path, count: int, size: int) -> list[tuple[str, str]]:
     return pairs
 
 
-def handler(port: int, folder: Path) -> None:
+def handler(folder: Path, port: int) -> None:
     """The pynetdicom SCP."""
     from pydicom.dataset import Dataset
     from pynetdicom import AE, evt
@@ -122,16 +119,6 @@ def handler(port: int, folder: Path) -> None:
     entity.start_server(("127.0.0.1", port), evt_handlers=[(evt.EVT_N_ACTION, asked)])
 
 
-@contextmanager
-def plain(folder: Path) -> Iterator[peers.Receiver]:
-    """The pynetdicom SCP, as a process."""
-    port = peers.free_port()
-    command = [sys.executable, __file__, "--handler", str(port), str(folder)]
-    with peers.running(command, stderr=subprocess.DEVNULL) as process:
-        peers.await_port(process, port)
-        yield peers.Receiver(port, process.pid)
-
-
 def drop(folder: Path) -> None:
     """Forget the pages of all files below."""
     for path in folder.rglob("*"):
@@ -158,7 +145,8 @@ def compare(size: int, count: int, rounds: int) -> None:
         folder = Path(temporary)
         pairs = fill(folder, count, size)
         repository = Path(__file__).resolve().parent.parent
-        with peers.ours(repository, ())(folder) as ours, plain(folder) as theirs:
+        plain = peers.program(__file__, "--handler", folder)
+        with peers.ours(repository, ())(folder) as ours, plain as theirs:
             for cold in (False, True):
                 found: dict[str, list[tuple[float, float]]] = {"ours": [], "pynetdicom": []}
                 for _ in range(rounds):
@@ -191,10 +179,10 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[2048, 524288], help="bytes of a data set")
     parser.add_argument("--count", type=int, default=10_000, help="instances of a commitment, 10,000 at most")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--handler", nargs=2, metavar=("PORT", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--handler", nargs=2, metavar=("FOLDER", "PORT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.handler:
-        handler(int(options.handler[0]), Path(options.handler[1]))
+        handler(Path(options.handler[0]), int(options.handler[1]))
         return
     for size in options.sizes:
         compare(size, options.count, options.rounds)

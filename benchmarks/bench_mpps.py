@@ -16,13 +16,10 @@ import argparse
 import os
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -43,8 +40,8 @@ IMAGES = 20
 COMMON = {0x0110: 1, 0x0800: 1}  # Message ID, and that there is a data set
 
 
-def serve(folder: Path) -> None:
-    """pynetdicom over SQLite, until killed; says its port on the first line."""
+def serve(folder: Path, port: int) -> None:
+    """pynetdicom over SQLite, until killed."""
     from pydicom.dataset import Dataset as Foreign
     from pydicom.filereader import dcmread
     from pydicom.filewriter import dcmwrite
@@ -100,21 +97,9 @@ def serve(folder: Path) -> None:
     ae.add_supported_context(MPPS)
     handlers = [(evt.EVT_N_CREATE, create), (evt.EVT_N_SET, change)]
     server = ae.make_server(
-        ("127.0.0.1", 0), server_class=pynetdicom.ae.ThreadedAssociationServer, evt_handlers=handlers
+        ("127.0.0.1", port), server_class=pynetdicom.ae.ThreadedAssociationServer, evt_handlers=handlers
     )
-    print(server.server_address[1], flush=True)
     server.serve_forever()
-
-
-@contextmanager
-def theirs(folder: Path) -> Iterator[int]:
-    command = [sys.executable, __file__, "--serve", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield int(process.stdout.readline())
-        finally:
-            process.kill()
 
 
 class Modality(Client):
@@ -164,7 +149,7 @@ def syncs(folder: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--serve", type=Path)
+    parser.add_argument("--serve", nargs=2, metavar=("FOLDER", "PORT"), help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--associations", type=int, nargs="+", default=[1, 4, 16])
@@ -173,7 +158,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve)
+        serve(Path(options.serve[0]), int(options.serve[1]))
         return
     data = tuple(
         each.to_bytes(IMPLICIT)
@@ -182,14 +167,14 @@ def main() -> None:
     ours = peers.ours(Path(__file__).resolve().parent.parent, [])
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        with ours(folder) as receiver, theirs(folder) as their_port:
+        with ours(folder) as receiver, peers.program(__file__, "--serve", folder) as other:
             print(
                 f"transitions/s, ours against pynetdicom {pynetdicom.__version__} over SQLite "
                 f"{sqlite3.sqlite_version}, median of {options.rounds} rounds in turns"
             )
             for associations in options.associations:
                 rates = [
-                    [rate(port, associations, options.seconds, data) for port in (receiver.port, their_port)]
+                    [rate(port, associations, options.seconds, data) for port in (receiver.port, other.port)]
                     for _ in range(options.rounds)
                 ]
                 medians = [statistics.median(column) for column in zip(*rates, strict=True)]

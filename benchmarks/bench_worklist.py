@@ -4,7 +4,7 @@
 
 The same scheduled procedure steps, 500 a day, are kept by us, in files by DCMTK's wlmscpfs (which reads all
 of them for each query), and in SQLite, with an index for each query, by a C-FIND handler of pynetdicom, and
-asked for in turns. The client is bytes and a count of statuses. As ``--serve PORT DATABASE`` this is the
+asked for in turns. The client is bytes and a count of statuses. As ``--serve DATABASE PORT`` this is the
 handler.
 """
 
@@ -154,13 +154,11 @@ def sqlite_handler(folder: Path, count: int) -> Iterator[int]:
         ):
             connection.execute(f"CREATE INDEX by{number} ON step ({index})")
     connection.close()
-    port = peers.free_port()
-    with peers.running([sys.executable, __file__, "--serve", str(port), str(database)]) as process:
-        peers.await_port(process, port)
-        yield port
+    with peers.program(__file__, "--serve", database) as receiver:
+        yield receiver.port
 
 
-def serve(port: int, database: str) -> None:
+def serve(database: str, port: int) -> None:
     """The handler that anybody would write: a statement of the keys, a data set of each row."""
     from pydicom.dataset import Dataset
     from pynetdicom import AE, evt
@@ -244,7 +242,7 @@ def come_first() -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
-        serve(int(sys.argv[2]), sys.argv[3])
+        serve(sys.argv[2], int(sys.argv[3]))
         return
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--steps", type=int, default=50_000)

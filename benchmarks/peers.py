@@ -1,7 +1,7 @@
 """The receivers that are compared: each started in a temporary folder, stopped and cleaned up at the end.
 
 ``with peer.start(folder) as running:`` gives a `Receiver` that listens on a free port of 127.0.0.1. As a
-program (``python peers.py PORT FOLDER``) this is the bare pynetdicom receiver.
+program (``python peers.py FOLDER PORT``) this is the bare pynetdicom receiver.
 """
 
 from __future__ import annotations
@@ -130,6 +130,15 @@ def running(command: list[str], **options: object) -> Iterator[subprocess.Popen[
         process.wait()
 
 
+@contextmanager
+def program(*command: object) -> Iterator[Receiver]:
+    """A Python program with its arguments, the last of which is the port that it listens on."""
+    port = free_port()
+    with running([sys.executable, *map(str, command), str(port)], stderr=subprocess.DEVNULL) as process:
+        await_port(process, port)
+        yield Receiver(port, process.pid)
+
+
 def ours(repository: Path, settings: Sequence[str]) -> Callable[[Path], AbstractContextManager[Receiver]]:
     """`pacs-core serve` of a checkout that is built in place, with the given ``key=value`` settings."""
 
@@ -237,11 +246,8 @@ def qrscp(folder: Path) -> Iterator[Receiver]:
 @contextmanager
 def bare_pynetdicom(folder: Path) -> Iterator[Receiver]:
     """pynetdicom's AE with a handler that writes the bytes as received, in a process of its own."""
-    port = free_port()
-    command = [sys.executable, str(Path(__file__).resolve()), str(port), str(folder)]
-    with running(command, stderr=subprocess.DEVNULL) as process:
-        await_port(process, port)
-        yield Receiver(port, process.pid)
+    with program(Path(__file__).resolve(), folder) as receiver:
+        yield receiver
 
 
 def no_delay() -> dict[str, str]:
@@ -308,7 +314,7 @@ def empty(folder: Path) -> None:
     os.sync()
 
 
-def _serve_bare(port: int, folder: Path) -> None:
+def _serve_bare(folder: Path, port: int) -> None:
     from pynetdicom import AE, AllStoragePresentationContexts, evt
     from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -325,4 +331,4 @@ def _serve_bare(port: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    _serve_bare(int(sys.argv[1]), Path(sys.argv[2]))
+    _serve_bare(Path(sys.argv[1]), int(sys.argv[2]))
