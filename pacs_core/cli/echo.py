@@ -7,14 +7,15 @@ import time
 
 import click
 
+from pacs_core.cli.asking import aec_option, host_argument, port_argument
 from pacs_core.cli.calling import Tls, client_for, tls_options
 from pacs_core.cli.options import Invocation, common
 
 
 @click.command
-@click.argument("host")
-@click.argument("port", type=click.IntRange(1, 65535))
-@click.option("--aec", default="ANY-SCP", show_default=True, metavar="AET", help="The AE title to call.")
+@host_argument
+@port_argument
+@aec_option
 @click.option("--count", default=1, show_default=True, type=click.IntRange(1), help="How many times.")
 @tls_options
 @common(aet="server.aet")

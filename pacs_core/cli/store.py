@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pacs_core.cli.asking import aec_option, host_argument, port_argument
 from pacs_core.cli.calling import Tls, client_for, tls_options
 from pacs_core.cli.commit import listen_option, timeout_option
 from pacs_core.cli.options import Invocation, common
@@ -22,10 +23,10 @@ _PRIORITIES = {"medium": 0, "high": 1, "low": 2}
 
 
 @click.command
-@click.argument("host")
-@click.argument("port", type=click.IntRange(1, 65535))
+@host_argument
+@port_argument
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
-@click.option("--aec", default="ANY-SCP", show_default=True, metavar="AET", help="The AE title to call.")
+@aec_option
 @click.option(
     "--associations", default=1, show_default=True, type=click.IntRange(1, 64), help="Associations at a time."
 )
