@@ -64,6 +64,10 @@ def start(
 
     KEY=VALUE says more than the worklist item, or something else: PerformedStationName=CT-ROOM-2. Without an
     item at least Modality is needed; the study is a new one unless StudyInstanceUID says which.
+
+    \b
+    pacs-core worklist ris.example 104 --station CT1 --date today --limit 1 --json > item.json
+    pacs-core mpps start ris.example 104 --item item.json
     """
     items = [] if item is None else _items(item.read())
     attributes = dict(_assignment(word) for word in words)
