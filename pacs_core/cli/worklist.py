@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -177,7 +177,7 @@ def add(call: Invocation, words: tuple[str, ...]) -> None:
 @click.option("--before", metavar="DATE", help="All that start before that day, whatever became of them.")
 @common()
 def remove(call: Invocation, study: str | None, step: str | None, before: str | None) -> int:
-    """Remove steps: one, all of a study, or those of the past. Exit code 1 when there is none."""
+    """Remove steps: one, all of a study, those of the past. Exit code 1 when what is named is not there."""
     if (study is None) == (before is None):
         raise click.UsageError("name a study, or give --before DATE")
     with open_archive(call, create=False) as archive:
@@ -278,17 +278,27 @@ def _asked(
 
 
 def _days(text: str) -> str:
-    """A date or a range of dates as DICOM writes it."""
+    """A date or a range of dates as DICOM writes it; what is neither is wrong usage."""
+    written = _written(text)
+    ends = [end for end in written.split("-", 1) if end]
+    for end in ends or [text]:
+        _day(end)
+    return written
+
+
+def _written(text: str) -> str:
     if text.lower() == "today":
         return f"{datetime.date.today():%Y%m%d}"
     return _ISO_DATE.sub(r"\1\2\3", text)
 
 
 def _day(text: str) -> datetime.date:
-    try:
-        return datetime.date.fromisoformat(_days(text))
-    except ValueError:
-        raise click.UsageError(f"{text!r} is no date: today, 20260105 or 2026-01-05") from None
+    written = _written(text)
+    with suppress(ValueError):
+        day = datetime.date.fromisoformat(written)
+        if f"{day:%Y%m%d}" == written:  # a week is none
+            return day
+    raise click.UsageError(f"{text!r} is no date: today, 20260105 or 2026-01-05")
 
 
 def _tell(call: Invocation, found: Iterator[Dataset], keys: dict[str, object], form: str | None) -> None:

@@ -135,7 +135,11 @@ def steps_of(dataset: Dataset) -> Iterator[Step]:
     whole = _in_utf8(little)
     items = whole.get(STEP_SEQUENCE)
     if not isinstance(items, Sequence) or not len(items):
-        raise MissingValueError("a worklist item needs a scheduled procedure step", tag=STEP_SEQUENCE)
+        raise MissingValueError(
+            "a worklist item needs a scheduled procedure step, of which it tells Modality, "
+            "ScheduledStationAETitle, ScheduledProcedureStepStartDate and ScheduledProcedureStepStartTime",
+            tag=STEP_SEQUENCE,
+        )
     if not whole.get(STUDY_INSTANCE_UID):
         whole[STUDY_INSTANCE_UID] = new_uid()
     for item in list(items):

@@ -380,6 +380,10 @@ def test_the_command_keeps_a_worklist(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run("remove", "1.2.11", "--before", "20260101", code=2) == ""
     assert run("remove", "--before", "2026-01-07") == "4 removed\n"
     assert run("list", "PatientID", "--format", "csv").splitlines() == ["PatientID", "P1"]
+    for days, count in (("2026-01-07", 1), ("20260108-", 0), ("-2026-01-07", 1), ("2026-01-01-20260131", 1)):
+        assert len(run("list", "PatientID", f"--date={days}", "--format", "csv").splitlines()) == 1 + count
+    for days in ("nonsense", "2026-13-01", "2026-1-7", "2026W011", "-", "20260101-x"):
+        assert run("list", f"--date={days}", code=2) == ""
     with Archive.open(tmp_path / "archive") as opened:
         opened.state.change(lambda change: advance(change, [tuple(name.values())], "COMPLETED"))
     assert run("list", "PatientID", "--format", "csv").splitlines() == ["PatientID"]
