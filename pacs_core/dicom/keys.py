@@ -25,6 +25,7 @@ SEQUENCE = r"(\([0-9A-Fa-f]{4},[0-9A-Fa-f]{4}\)|\([0-9A-Fa-f]{4},.+?,[0-9A-Fa-f]
 
 # A sequence and the place of an item in it.
 _STEP = re.compile(SEQUENCE + r"\.(-?\d{1,9})\.")
+_ITEM = re.compile(SEQUENCE + r"\.-?\d{1,9}")
 
 
 def resolve(tree: Tree, key: object, *, reserve: bool = False) -> tuple[Tree, int]:
@@ -46,6 +47,8 @@ def resolve(tree: Tree, key: object, *, reserve: bool = False) -> tuple[Tree, in
     if not isinstance(key, str):
         raise KeyError(f"a key is a tag, a keyword or a path, not {key!r}")
     tree, rest = _descend(tree, key)
+    if _ITEM.fullmatch(rest):
+        raise KeyError(f"{key} is an item of a sequence, not an element")
     return tree, tag_in(tree, parse_key(rest), reserve=reserve)
 
 
@@ -53,7 +56,7 @@ def item_at(tree: Tree, key: object) -> Tree | None:
     """The item of a sequence that a path ends at; None for any other key. Raises as `resolve`."""
     if not isinstance(key, str) or not key[-1:].isdigit():
         return None
-    item, rest = _descend(tree, key + ".")
+    item, rest = _descend(tree, f"{key}.")
     return None if rest else item
 
 

@@ -75,7 +75,7 @@ def test_a_path_that_ends_at_an_item_gives_it(dataset: Dataset) -> None:
         assert dataset["RequestAttributesSequence.1.ScheduledProcedureStepID"] == "S9"
         assert dataset.get(key) == dataset.RequestAttributesSequence[1]
         for change in (dataset.element, dataset.__delitem__, lambda key: dataset.set(key, Dataset())):
-            with pytest.raises(KeyError):  # it is no element
+            with pytest.raises(KeyError, match="is an item of a sequence, not an element"):
                 change(key)
     assert len(dataset.RequestAttributesSequence) == 2
     assert "RequestAttributesSequence.2" not in dataset
