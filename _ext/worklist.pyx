@@ -39,7 +39,9 @@ cdef enum:
     LONGEST_KEY = 511
     LONGEST_NUMBER = 32     # of a number as text
     LONGEST_NUMBERS = 1024  # of several
-    LOOKED_AT = 4096        # steps that one call looks at
+    LOOKED_AT = 4096        # steps that one call looks at, at most
+    COMPARED = 1 << 20      # values and attributes that one call looks for in them, all together
+    LARGEST = 1 << 20       # bytes of responses after which a call ends
 
 
 cdef struct Element:
@@ -165,6 +167,7 @@ cdef class Selector:
     cdef Wanted* wanted
     cdef int count
     cdef int start          # the test of the start, -1 without one
+    cdef int most           # steps that one call looks at
     cdef bint finished
 
     def __init__(self, parts, start, *, bint finished):
@@ -192,6 +195,8 @@ cdef class Selector:
             tests.append(("DT", "range", start))
         self.matcher = Matcher(tests)
         self.finished = finished
+        # A call can't be broken off: whoever asks for much waits less for each.
+        self.most = max(1, min(LOOKED_AT, COMPARED // (1 + len(flat) + sum(len(values) for _, _, values in tests))))
 
     def __dealloc__(self):
         release(&self.arena)
@@ -405,7 +410,7 @@ cdef class Selector:
                     if code == MDB_SUCCESS and resumed and same(&key, first, first_size):
                         code = mdb_cursor_get(cursor, &key, &place, MDB_NEXT)
                 while code == MDB_SUCCESS and before(&key, end, end_size):
-                    if matched == limit or looked == LOOKED_AT:
+                    if matched == limit or looked == self.most or answer.sink.size >= LARGEST:
                         more = True
                         break
                     looked += 1

@@ -389,3 +389,20 @@ def test_32_a_range_of_dates_with_one_of_times_is_one_range(
         keys = {"ScheduledProcedureStepStartDate": date, "ScheduledProcedureStepStartTime": time}
         found = ids(archive.worklist, identifier_of(keys))
     assert [starts[int(number)] for number in found] == hours
+
+
+def test_one_chunk_does_not_hold_many_megabytes(worklist: Worklist) -> None:
+    identifier = Dataset({"PatientID": None})
+    for element in range(6000):
+        identifier.set(0x0018_0000 + 0x9000 + element, None, "LO")
+    chunks = list(worklist.select(identifier).responses(implicit=False))
+    assert sum(map(len, chunks)) == sum(1 for _ in worklist.search())
+    assert all(sum(map(len, chunk)) <= (1 << 20) + len(chunk[0]) for chunk in chunks if chunk)
+
+
+def test_a_query_of_many_values_can_be_broken_off_in_between(worklist: Worklist) -> None:
+    """Chunks are where a C-CANCEL is seen, and they come though nothing matches."""
+    identifier = Dataset()
+    identifier.PatientComments = "X*"  # what it is walked by has few values
+    identifier.PatientID = [f"*{number}-*" for number in range(20_000)]
+    assert sum(1 for _ in worklist.select(identifier).responses(implicit=False)) >= STEPS // 100
