@@ -14,7 +14,7 @@ from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.operations import Operation
 from pacs_core.dimse.identifier import NO_DATA_SET, data_set_of, refusal
 from pacs_core.dimse.status import SUCCESS, error_id_of, normalized_status_of
-from pacs_core.errors import PacsError
+from pacs_core.errors import InvalidValueError, NotConvertibleError, PacsError
 from pacs_core.logs import get_logger
 
 if TYPE_CHECKING:
@@ -109,9 +109,12 @@ def serve_normalized(assoc: Association, event: Event, body: Any) -> None:
     """Let the handler have one request, and send what it answers."""
     request = _request_of(assoc, event)
     failure: dict[int, int | str | tuple[int, ...] | None] = {}
+    data = None
     try:
         handler = assoc.wire.operations[request.sop_class_uid]
         reply = handler.perform(request, data_set_of(assoc, event, body))
+        if reply.dataset is not None:
+            data = _said(reply.dataset, assoc.transfer_syntaxes[event.context_id])
     except Exception as exc:  # noqa: BLE001 - whatever a handler raises is answered
         reply = Reply(status=normalized_status_of(exc))
         failure = {
@@ -123,18 +126,24 @@ def serve_normalized(assoc: Association, event: Event, body: Any) -> None:
         0x0002: request.sop_class_uid,
         0x0100: request.operation | _RESPONSE,
         0x0120: request.message_id,
-        0x0800: NO_DATA_SET if reply.dataset is None else 0x0001,
+        0x0800: NO_DATA_SET if data is None else 0x0001,
         0x0900: reply.status,
         0x1000: reply.sop_instance_uid or request.sop_instance_uid or None,
         **failure,
     }
     if request.operation.type_element is not None:
         elements[request.operation.type_element] = request.type_id
-    syntax = assoc.transfer_syntaxes[event.context_id]
-    data = None if reply.dataset is None else reply.dataset.to_bytes(syntax)
     assoc.dul.send_message(event.context_id, encode(elements), data)
     if reply.then is not None:
         reply.then()
+
+
+def _said(dataset: Dataset, syntax: str) -> bytes:
+    """What goes with a response. NotConvertibleError if it can't be said in that transfer syntax."""
+    try:
+        return dataset.to_bytes(syntax)
+    except InvalidValueError as exc:  # not the peer's: 0106 is about what it sent
+        raise NotConvertibleError(str(exc.args[0]), tag=exc.tag) from exc
 
 
 def _request_of(assoc: Association, event: Event) -> NormalizedRequest:

@@ -16,6 +16,8 @@ from pacs_core import errors
 from pacs_core.client.operations import Outcome, perform
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.operations import Operation
+from pacs_core.dicom.reading import read_dataset
+from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN as EXPLICIT
 from pacs_core.dimse.normalized import NormalizedRequest, Reply
 
 MPPS = "1.2.840.10008.3.1.2.3.3"
@@ -79,6 +81,17 @@ def test_a_handler_gets_what_was_asked_and_the_peer_its_answer(
     assert outcome.dataset.PatientID == "Z9"
     assert outcome.sop_instance_uid == "1.2.3"
     assert handler.then.wait(5)
+
+
+def test_an_answer_that_the_transfer_syntax_can_not_say_is_a_failure(server: Any, handler: Handler) -> None:
+    """The association goes on."""
+    fragments = b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0"
+    handler.answer = Reply(read_dataset(fragments, EXPLICIT))
+    client = pacs_core.Client("127.0.0.1", server.server_address[1], aec="PACSCORE", aet="CT1")
+    with client.associate([(MPPS, [IMPLICIT])]) as association:
+        with pytest.raises(errors.RefusedError, match="0110H"):
+            perform(association, Operation.N_GET, MPPS, "1.2.3", name="MPPS")
+        assert association.is_open
 
 
 def test_the_handler_may_choose_the_instance(server: Any, handler: Handler) -> None:
