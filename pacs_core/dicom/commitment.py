@@ -91,7 +91,7 @@ class Request(NamedTuple):
         Raises
         ------
         InvalidArgumentError
-            It asks for nothing, does not say which transaction this is, or names what is no UID.
+            It asks for nothing, does not say which transaction this is, names what is no UID, or is cut off.
         """
         return cls(_transaction_of(dataset), list(_references(dataset, _REFERENCED, required=True)))
 
@@ -128,10 +128,11 @@ class Result(NamedTuple):
     @classmethod
     def of(cls, dataset: Dataset) -> Result:
         """What an Event Information tells. Raises InvalidArgumentError as `Request.of`."""
+        transaction = _transaction_of(dataset)
         reasons = [item.get(_REASON) for item in _items(dataset, _FAILED)]
         failed = zip(_references(dataset, _FAILED), reasons, strict=True)
         return cls(
-            _transaction_of(dataset),
+            transaction,
             list(_references(dataset, _REFERENCED)),
             [(one, reason if isinstance(reason, int) else None) for one, reason in failed],
         )
@@ -152,6 +153,8 @@ def _item(reference: Reference, reason: int | None = None) -> Dataset:
 
 
 def _transaction_of(dataset: Dataset) -> str:
+    if dataset.truncated:  # the last UID may be the beginning of another one
+        raise InvalidArgumentError("the data set ends in the middle of something")
     return _checked(dataset.get(_TRANSACTION_UID), _TRANSACTION_UID)
 
 
