@@ -38,6 +38,7 @@ from pacs_core.errors import (
     DuplicateError,
     InvalidValueError,
     NotFoundError,
+    OutOfResourcesError,
     WrongStateError,
 )
 from pacs_core.workflow.mpps_merge import merged, select
@@ -46,6 +47,11 @@ from pacs_core.workflow.state import PERFORMED, Change, State
 Advance = Callable[[Change, Sequence[tuple[str, str]], str], int]
 """Tells the worklist of steps, (Study Instance UID, Scheduled Procedure Step ID) each, that they are STARTED,
 COMPLETED or DISCONTINUED; how many of them it has."""
+
+LARGEST: Final = 16 << 20
+"""Bytes that a step may have: of more than 100,000 images. All that decide wait for whoever sets one."""
+MOST_ATTRIBUTES: Final = 4096
+"""Attributes that a step may have, without those in its sequences."""
 
 _SOP_INSTANCE_UID: Final = 0x0008_0018
 _RECORD: Final = b"\1"  # the version of its form
@@ -107,17 +113,21 @@ class Performed:
             There is a step of that UID.
         MissingAttributeError, MissingValueError
             As `check_created`.
+        OutOfResourcesError
+            It is larger than steps may be.
         OutOfResourcesError, StorageError
             As `State.change`.
         """
         uid = uid or new_uid()
         if not _UID.fullmatch(uid):
             raise InvalidValueError("a SOP Instance UID that is none", value=uid, tag=_SOP_INSTANCE_UID)
+        _check_number(dataset)
         given = plain(dataset)
         if not is_empty(given, STATUS) and _status_of(given) is not Status.IN_PROGRESS:
             raise InvalidValueError("a step is created IN PROGRESS", tag=STATUS)
         check_created(given)
         data = given.to_bytes()
+        _check_size(data)
         links = list(_links(given, uid))
         steps = _scheduled(given)
 
@@ -148,9 +158,12 @@ class Performed:
             of the step, or UTF-8.
         MissingAttributeError, MissingValueError
             In an item that is set, or for the end, as `check_final`.
+        OutOfResourcesError
+            It would be larger than steps may be.
         OutOfResourcesError, StorageError
             As `State.change`.
         """
+        _check_number(changes)
         given = plain(changes)
 
         def decide(change: Change) -> Status:
@@ -161,6 +174,8 @@ class Performed:
             status = _status_of(given) if STATUS in given else Status.IN_PROGRESS
             data = merged(value[2:], given)
             whole = of_bytes(data)
+            _check_size(data)
+            _check_number(whole)
             if status is not Status.IN_PROGRESS:
                 check_final(whole, completed=status is Status.COMPLETED)
                 change.delete(PERFORMED, _status_key(Status.IN_PROGRESS, uid))
@@ -229,6 +244,16 @@ def _known(uid: str, value: bytes | None) -> bytes:
     if value[:1] != _RECORD:
         raise CorruptError(f"a performed procedure step of form {value[:1]!r}", uid=uid)
     return value
+
+
+def _check_size(data: bytes) -> None:
+    if len(data) > LARGEST:
+        raise OutOfResourcesError(f"a performed procedure step of more than {LARGEST} bytes")
+
+
+def _check_number(dataset: Dataset) -> None:
+    if len(dataset) > MOST_ATTRIBUTES:
+        raise OutOfResourcesError(f"a performed procedure step of more than {MOST_ATTRIBUTES} attributes")
 
 
 def _put(change: Change, uid: str, status: Status, data: bytes) -> None:

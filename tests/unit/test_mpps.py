@@ -27,11 +27,12 @@ from pacs_core.errors import (
     MissingValueError,
     NoSuchAttributeError,
     NotFoundError,
+    OutOfResourcesError,
     PacsError,
     WrongStateError,
 )
 from pacs_core.workflow import State
-from pacs_core.workflow.mpps import Performed
+from pacs_core.workflow.mpps import LARGEST, MOST_ATTRIBUTES, Performed
 from pacs_core.workflow.mpps_merge import pieces
 from pacs_core.workflow.state import META, PERFORMED, Change
 from tests.make import instance, part10, uid
@@ -608,3 +609,37 @@ def test_steps_go_where_a_simple_model_goes(tmp_path_factory: pytest.TempPathFac
     run_state_machine_as_test(
         Here, settings=hypothesis_settings(max_examples=15, stateful_step_count=25, deadline=None)
     )
+
+
+# -- how large a step may be ---------------------------------------------------------------------------------
+
+
+def many(number: int, group: int = 0x0011, value: str = "") -> Dataset:
+    dataset = Dataset()
+    for element in range(number):
+        dataset.set(group << 16 | 0x1000 + element, value, "UT")
+    return dataset
+
+
+def test_a_step_of_more_attributes_than_any_has_is_not_kept(steps: Performed) -> None:
+    """All who decide wait for whoever sets a step: it must not take long."""
+    dataset = created()
+    for element in many(MOST_ATTRIBUTES):
+        dataset.set(element.tag, element.value, element.vr)
+    with pytest.raises(OutOfResourcesError):
+        steps.create(dataset, "1.2")
+    steps.create(created(), "1.2")
+    with pytest.raises(OutOfResourcesError):
+        steps.update("1.2", many(MOST_ATTRIBUTES + 1))
+
+
+def test_a_step_does_not_grow_without_end(steps: Performed) -> None:
+    steps.create(created(), "1.2")
+    part = MOST_ATTRIBUTES // 2
+    steps.update("1.2", many(part))
+    with pytest.raises(OutOfResourcesError):
+        steps.update("1.2", many(part, group=0x0013))
+    with pytest.raises(OutOfResourcesError):
+        steps.update("1.2", many(1, group=0x0015, value="x" * LARGEST))
+    steps.update("1.2", ended())
+    assert len(steps.get("1.2")) < MOST_ATTRIBUTES
