@@ -13,7 +13,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager
 from operator import attrgetter
 from queue import SimpleQueue
@@ -105,6 +105,8 @@ class Reporting:
             return Health(False, "a thread has ended")
         if self._unkept:
             return Health(False, f"{len(self._unkept)} results can't be recorded")
+        if self._commitments.unreadable:
+            return Health(False, f"{len(self._commitments.unreadable)} transactions can't be read")
         waiting = self._commitments.waiting()
         return Health(words=f"{waiting} wait") if waiting else WELL
 
@@ -202,7 +204,7 @@ class Reporting:
                 self._present[calling][one] = 0.0
         for calling, one in new:
             if one.is_established and (batch := self._commitments.claim_of(self.owner, calling)):
-                self._dispatch(batch, one)
+                self._dispatch(_in_turn(batch), one)
 
     def _dispatch(
         self, batch: Sequence[Transaction], over: Association | None = None, *, call: bool = False
@@ -319,7 +321,7 @@ class Reporting:
         try:
             batch.sort(key=attrgetter("called", "number"))
             for called, group in itertools.groupby(batch, attrgetter("called")):
-                self._call_as(calling, called, deque(group))
+                self._call_as(calling, called, _in_turn(group))
         finally:
             with self._idle:
                 self._busy.discard(calling)
@@ -335,7 +337,11 @@ class Reporting:
         try:
             with call() as tell:
                 while left and not self._ending.is_set():
-                    result = self._commitments.result(left[0].number)
+                    try:
+                        result = self._commitments.result(left[0].number)
+                    except Exception as exc:  # noqa: BLE001 - the others can be told
+                        self._postpone([left.popleft().number], f"{type(exc).__name__}: {exc}")
+                        continue
                     if result is None:
                         left.popleft()
                         continue
@@ -391,6 +397,14 @@ class Reporting:
             log.error("commitment given up: pacs-core commitments retry tries it again", **told)
         else:
             log.warning("commitment not reported yet", **told)
+
+
+def _in_turn(batch: Iterable[Transaction]) -> deque[Transaction]:
+    """Those of one peer, begun with another one after each attempt: if there is one that ends the association
+    whenever it is told, the others are told all the same."""
+    turn = deque(batch)
+    turn.rotate(-max(one.attempts for one in turn))
+    return turn
 
 
 def _is_done(status: int) -> bool:

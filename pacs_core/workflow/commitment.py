@@ -13,10 +13,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from pacs_core.dicom.commitment import Reference, Request, Result
+from pacs_core.errors import CorruptError
 from pacs_core.workflow.owner import Owner, bury, is_alive
 from pacs_core.workflow.state import COMMITMENT, OUTBOX, Change, State
 from pacs_core.workflow.transactions import (
@@ -77,12 +79,18 @@ class Commitments:
     ----------
     owners
         The folder of the marks of those who work on transactions.
+
+    Attributes
+    ----------
+    unreadable : set of int
+        Transactions whose record was found to be none. They stay as they are, and hold up no other.
     """
 
     def __init__(self, state: State, owners: Path, clock: Callable[[], float] = time.time) -> None:
         self._state = state
         self._owners = owners
         self._clock = clock
+        self.unreadable: set[int] = set()
 
     # -- who works ---------------------------------------------------------------------------------------
 
@@ -104,7 +112,7 @@ class Commitments:
         dead = {owner for owner in {owner for owner, _ in owned} if not is_alive(self._owners, owner)}
 
         def decide(change: Change) -> int:
-            lost = [one for one in _known(change, (number for _, number in owned)) if one.owner in dead]
+            lost = [one for one in self._known(change, (number for _, number in owned)) if one.owner in dead]
             for one in lost:
                 move(change, one, owner=0, due=self._clock())
             return len(lost)
@@ -208,9 +216,12 @@ class Commitments:
         peer: bytes | None = None
         due: list[int] = []
         for key, calling in self._state.scan(OUTBOX, stop=NUMBER.pack(microseconds(self._clock()) + 1)):
+            number = PAIR.unpack(key)[1]
+            if number in self.unreadable:
+                continue
             if calling == peer or (peer is None and calling.decode() not in busy):
                 peer = calling
-                due.append(PAIR.unpack(key)[1])
+                due.append(number)
                 if len(due) == _BATCH:
                     break
         return self._claim(owner, due)
@@ -223,7 +234,7 @@ class Commitments:
 
     def _claim(self, owner: Owner, numbers: Sequence[int]) -> list[Transaction]:
         def decide(change: Change) -> list[Transaction]:
-            free = [one for one in _known(change, numbers) if not one.owner and not one.is_finished]
+            free = [one for one in self._known(change, numbers) if not one.owner and not one.is_finished]
             return [move(change, one, owner=owner.number) for one in free]
 
         return self._state.change(decide) if numbers else []
@@ -253,8 +264,10 @@ class Commitments:
         )
 
     def __iter__(self) -> Iterator[Transaction]:
-        """All that are known, in the order of the requests."""
-        return (decoded(packed) for _, packed in self._state.scan(COMMITMENT, TRANSACTION))
+        """All that are known and can be read, in the order of the requests."""
+        for key, packed in self._state.scan(COMMITMENT, TRANSACTION):
+            with self._noting(NUMBER.unpack(key[1:])[0]):
+                yield decoded(packed)
 
     def waiting(self) -> int:
         """How many nobody works on, due or not."""
@@ -266,7 +279,7 @@ class Commitments:
         """Have these worked on now, those given up too; of how many that is so."""
 
         def decide(change: Change) -> int:
-            tried = [one for one in _known(change, numbers) if one.stage is not Stage.DELIVERED]
+            tried = [one for one in self._known(change, numbers) if one.stage is not Stage.DELIVERED]
             for one in tried:
                 if one.stage is Stage.GIVEN_UP:
                     reopen(change, one, self._clock())
@@ -280,7 +293,7 @@ class Commitments:
         """Keep nothing of these, whoever waits for them; how many there were."""
 
         def decide(change: Change) -> int:
-            found = _known(change, numbers)
+            found = self._known(change, numbers)
             for one in found:
                 forget(change, one)
             return len(found)
@@ -293,8 +306,20 @@ class Commitments:
         old = [PAIR.unpack(key[1:])[1] for key, _ in self._state.scan(COMMITMENT, FINISHED, stop=stop)]
         return self.forget(old) if old else 0
 
+    # -- what can't be read ------------------------------------------------------------------------------
 
-def _known(change: Change, numbers: Iterable[int]) -> list[Transaction]:
-    """Those of these numbers that there are, each once."""
-    found = (find(change, number) for number in dict.fromkeys(numbers))
-    return [one for one in found if one is not None]
+    def _known(self, change: Change, numbers: Iterable[int]) -> list[Transaction]:
+        """Those of these numbers that there are and can be read, each once."""
+        found = []
+        for number in dict.fromkeys(numbers):
+            with self._noting(number):
+                if (one := find(change, number)) is not None:
+                    found.append(one)
+        return found
+
+    @contextmanager
+    def _noting(self, number: int) -> Iterator[None]:
+        try:
+            yield
+        except CorruptError:
+            self.unreadable.add(number)

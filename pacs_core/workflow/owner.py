@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
 from pacs_core.errors import from_os_error
+
+_MARK = re.compile(r"[0-9a-f]{16}")
 
 
 class Owner:
@@ -74,7 +77,8 @@ def bury(folder: Path) -> None:
     """Remove the marks of all that have died."""
     with suppress(FileNotFoundError):
         for path in list(folder.iterdir()):
-            is_alive(folder, int(path.name, 16))
+            if _MARK.fullmatch(path.name):  # file systems and people leave other files, too
+                is_alive(folder, int(path.name, 16))
 
 
 def _mark(folder: Path, number: int) -> Path:

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final
 
-from msgspec import Struct, msgpack, structs
+from msgspec import MsgspecError, Struct, msgpack, structs
 
 from pacs_core.dicom.commitment import Reference
-from pacs_core.errors import OutOfResourcesError
+from pacs_core.errors import CorruptError, OutOfResourcesError
 from pacs_core.workflow.state import COMMITMENT, OUTBOX, Change
 
 MOST_PENDING: Final = 10_000_000
@@ -158,8 +158,11 @@ def unpack_failures(packed: bytes) -> dict[int, int]:
 
 
 def decoded(packed: bytes) -> Transaction:
-    """A transaction as it is kept."""
-    return msgpack.decode(packed, type=Transaction)
+    """A transaction as it is kept. CorruptError if that is none, or one of a newer version."""
+    try:
+        return msgpack.decode(packed, type=Transaction)
+    except MsgspecError as exc:
+        raise CorruptError(f"a commitment transaction that can't be read: {exc}") from exc
 
 
 def counters_of(change: Change) -> Counters:

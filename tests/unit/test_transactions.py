@@ -114,6 +114,13 @@ def test_a_request_that_asks_for_nothing_is_refused(asked: Dataset) -> None:
         Request.of(asked)
 
 
+def test_a_request_that_is_cut_off_is_refused() -> None:
+    """Its last UID may be the beginning of another one: nothing may be promised about that."""
+    whole = Request("1.9.1", [Reference(CT, "1.2.3456")]).to_dataset().to_bytes(IMPLICIT)
+    with pytest.raises(InvalidArgumentError):
+        Request.of(read_dataset(whole[:-2], IMPLICIT))
+
+
 def test_requested_verified_delivered(place: Place) -> None:
     number = place.request()
     place.again()
@@ -161,6 +168,14 @@ def test_what_the_dead_had_is_gone_on_with(place: Place) -> None:
     ]
     assert place.commitments.claim(place.owner) == []
     assert mine not in [one.number for one in claimed]
+
+
+def test_other_files_beside_the_marks_are_left_alone(place: Place, tmp_path: Path) -> None:
+    owners = tmp_path / "state" / "owners"
+    (owners / ".nfs0000000012345678").touch()
+    (owners / "lost+found").mkdir()
+    place.again()
+    assert {".nfs0000000012345678", "lost+found"} < {path.name for path in owners.iterdir()}
 
 
 def _die_owning(path: Path) -> None:
