@@ -101,7 +101,7 @@ class Reporting:
 
     def health(self) -> Health:
         """Whether it works, and how many transactions wait."""
-        if not all(thread.is_alive() for thread in self._threads):
+        if not self._ending.is_set() and not all(thread.is_alive() for thread in self._threads):
             return Health(False, "a thread has ended")
         if self._unkept:
             return Health(False, f"{len(self._unkept)} results can't be recorded")

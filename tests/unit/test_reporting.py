@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -101,3 +102,11 @@ def test_a_transaction_that_can_not_be_read_holds_nobody_up_and_is_told_of(archi
         assert until(lambda: sorted(peer.told) == ["1.2", "1.3"])
         assert working.health() == (False, "1 transactions can't be read")
     assert [one.uid for one in archive.commitments] == ["1.2", "1.3"]
+
+
+def test_one_that_is_drained_is_well(archive: Archive) -> None:
+    """Its threads have ended, as they should: nobody is called at night for a server that was stopped."""
+    with telling(archive, Peer()) as working:
+        assert working.health().well
+        working.drain(time.monotonic() + 10)
+        assert working.health().well
