@@ -164,7 +164,7 @@ def keys_of(identifier: Dataset) -> dict[int, str]:
 def refusal(exc: Exception, log: FilteringBoundLogger) -> tuple[int, str]:
     """Status and Error Comment for a request that failed as a whole, and its line in the log."""
     if isinstance(exc, PacsError):
-        log.warning("request refused", why=str(exc))
+        log.warning("request refused", why=PacsError.__str__(exc))  # not the value: it may be a patient's
     else:
         log.error("request failed", why=type(exc).__name__)
         LOGGER.debug("the failure in full", exc_info=exc)

@@ -94,6 +94,18 @@ def test_an_answer_that_the_transfer_syntax_can_not_say_is_a_failure(server: Any
         assert association.is_open
 
 
+def test_what_was_refused_is_not_logged(
+    server: Any, handler: Handler, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It may be a patient's name."""
+    handler.answer = errors.InvalidValueError("no name", value="Doe^Jane", tag=0x00100010)
+    with pytest.raises(errors.RefusedError, match="0106H"):
+        ask(server, Operation.N_SET, MPPS, "1.2.3", Dataset())
+    said = "".join(capfd.readouterr())
+    assert "no name [tag (0010,0010)]" in said
+    assert "Doe" not in said
+
+
 def test_the_handler_may_choose_the_instance(server: Any, handler: Handler) -> None:
     handler.answer = Reply(sop_instance_uid="1.2.99")
     assert ask(server, Operation.N_CREATE, MPPS, "").sop_instance_uid == "1.2.99"
