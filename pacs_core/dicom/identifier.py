@@ -180,7 +180,8 @@ def _set(tree: Tree, tag: int, value: object) -> None:
             tree.set(tag, value or None)
     elif vr == "SQ" and value is not None:
         items = [value] if isinstance(value, Mapping) else value
-        assert isinstance(items, Iterable)
+        if not isinstance(items, Iterable):
+            raise InvalidValueError("a sequence has items", value=value, tag=tag)
         tree.set(tag, [identifier_of(item) if isinstance(item, Mapping) else item for item in items])
     elif vr in WITH_RANGES and _is_range(value):
         ends = [b"" if end is None else packed(vr, end) for end in value]

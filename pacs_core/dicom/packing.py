@@ -59,10 +59,17 @@ def packed(vr: str, value: object) -> Any:
     if vr == "AT":
         return b"".join(struct.pack("<HH", *divmod(_tag(tag), 0x1_0000)) for tag in several)
     if vr in _AS_TEXT:
-        return "\\".join(_texts(vr, several)).encode()
+        return _in_utf8("\\".join(_texts(vr, several)))
     if vr in _SIMPLE:
-        return _text(vr, several).encode()
+        return _in_utf8(_text(vr, several))
     raise InvalidValueError(f"{vr} is not a VR that can be set")
+
+
+def _in_utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidValueError("half of a surrogate pair, which is no character", value=text) from exc
 
 
 def _bulk(vr: str, value: Any) -> Any:

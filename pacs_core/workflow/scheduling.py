@@ -73,6 +73,8 @@ def _made(where: str, make: Callable[[], Dataset]) -> Entry:
         return Entry(where, None, InvalidValueError(str(exc.args[0])))
     except PacsError as exc:
         return Entry(where, None, exc)
+    except RecursionError:
+        return Entry(where, None, UnparsableError("more in each other than any data set has"))
 
 
 Parsed = tuple[str, Callable[[], Dataset]]

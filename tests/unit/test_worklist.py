@@ -11,8 +11,9 @@ import pytest
 
 from pacs_core import Archive
 from pacs_core.dicom.dataset import Dataset
-from pacs_core.errors import InvalidValueError, MissingValueError, NotFoundError
+from pacs_core.errors import InvalidValueError, MissingValueError, NotFoundError, PacsError
 from pacs_core.workflow import StepId, Worklist
+from pacs_core.workflow.scheduling import entries_of
 from pacs_core.workflow.state import STEP, STEP_KEY
 from pacs_core.workflow.worklist import advance
 
@@ -218,3 +219,20 @@ def test_a_change_advances_the_steps_that_there_are(archive: Archive) -> None:
     assert step_of(worklist.get(first)).ScheduledProcedureStepStatus == "STARTED"
     assert step_of(worklist.get(second)).ScheduledProcedureStepStatus == "SCHEDULED"
     assert worklist.get(first).PatientName == "Doe^Jane"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"PatientName":' + '{"a":' * 900 + "1" + "}" * 901,
+        '{"ScheduledProcedureStepSequence": 5}',
+        '{"PatientName": "\\ud800"}',
+    ],
+    ids=["nested", "no sequence", "half a character"],
+)
+def test_what_a_file_says_that_can_not_be_is_an_entry_with_its_error(tmp_path: Path, text: str) -> None:
+    """The other files are scheduled."""
+    path = tmp_path / "steps.json"
+    path.write_text(text)
+    [entry] = entries_of(path)
+    assert isinstance(entry.error, PacsError)
