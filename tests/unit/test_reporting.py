@@ -45,7 +45,7 @@ class Peer:
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive]:
-    monkeypatch.setattr(reporting, "_TICK", 0.02)
+    monkeypatch.setattr(reporting, "_TICK", 0.4)  # longer than all of `Patience`: all are due at each
     with Archive.open(tmp_path / "archive") as archive:
         yield archive
 
@@ -65,7 +65,7 @@ def wait(archive: Archive, *transactions: str, calling: str = "CT1") -> list[int
 
 @contextmanager
 def telling(archive: Archive, peer: Peer) -> Iterator[Reporting]:
-    patience = Patience(first=0.02, longest=0.05)
+    patience = Patience(first=0.15, longest=0.15)
     working = Reporting(archive, frozenset({CT}), peer.calls, patience, keep=60)
     working.start()
     try:
