@@ -24,10 +24,12 @@ from pacs_core._ext.cursor cimport be16, be32, be64, le16, le32, le64
 from pacs_core._ext.digits cimport put32, put_hex, put_signed, put_unsigned, width
 from pacs_core._ext.findings cimport findings_of
 from pacs_core._ext.record cimport RECORD_ENTRY, RECORD_VERSION
-from pacs_core._ext.text cimport cut_utf8, from_latin1, has_escape, is_plain, is_utf8, strip_padding, whole_utf8
+from pacs_core._ext.text cimport (
+    cut_utf8, from_latin1, has_escape, is_plain, is_utf8, strip_padding, whole_utf8, whole_values,
+)
 from pacs_core._ext.vr cimport (
-    VR_ASCII, VR_AT, VR_FD, VR_FL, VR_KIND, VR_NAME, VR_RESOURCE, VR_SL, VR_SQ, VR_SS, VR_SV, VR_UL, VR_UNKNOWN,
-    VR_US, VR_UV, vr_kind,
+    VR_ASCII, VR_AT, VR_FD, VR_FL, VR_KIND, VR_NAME, VR_PROSE, VR_RESOURCE, VR_SL, VR_SQ, VR_SS, VR_SV, VR_UL,
+    VR_UNKNOWN, VR_US, VR_UV, vr_kind,
 )
 from pacs_core._ext.walk cimport (
     CARRY, F_BAD_DEFLATE, F_BAD_LENGTH, F_CHARACTER_SET, F_CHARACTERS, F_CUT, F_MISLABELLED, F_TRAILING,
@@ -326,6 +328,8 @@ cdef class Scanner:
         if n > KEEP or slot.cut:
             walk_note(w, F_CUT, self.tags[place], 0)
             n = cut_utf8(out, n, KEEP)
+            if slot.kind != VR_PROSE and slot.kind != VR_RESOURCE:
+                n = whole_values(out, n)
         return n
 
     cdef size_t put_items(

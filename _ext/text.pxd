@@ -118,6 +118,14 @@ cdef inline size_t cut_utf8(const uint8_t* text, size_t size, size_t limit) noex
     return limit
 
 
+cdef inline size_t whole_values(const uint8_t* text, size_t size) noexcept nogil:
+    """The size without the last of several values, which may have been cut off; half a number is another one."""
+    cdef size_t at = size
+    while at and text[at - 1] != 0x5C:
+        at -= 1
+    return at - 1 if at else size
+
+
 cdef inline size_t whole_utf8(const uint8_t* text, size_t size) noexcept nogil:
     """The size without a last character that may have been cut off."""
     while size and text[size - 1] & 0xC0 == 0x80:

@@ -418,6 +418,24 @@ def test_value_over_8192_bytes_is_cut_between_characters() -> None:
         assert kinds(found) == {"cut value"}
 
 
+@pytest.mark.parametrize(
+    ("tag", "vr", "value", "one"),
+    [
+        (ROWS, "US", b"\xff\xff" * 3000, "65535"),
+        (ROWS, "FD", struct.pack("<d", -1.2345678901234e-100) * 1025, "-1.2345678901234e-100"),
+        (0x00101030, "DS", b"\\".join([b"1234.5678"] * 1000) + b" ", "1234.5678"),
+        (0x00101000, "LO", b"\\".join([b"ABC-DEF"] * 2000) + b" ", "ABC-DEF"),
+    ],
+)
+def test_of_several_values_those_are_kept_that_are_whole(tag: int, vr: str, value: bytes, one: str) -> None:
+    """Half a number is another number."""
+    found = scan(explicit(tag, vr, value))
+    values = fields(found)[tag].split("\\")
+    assert set(values) == {one}
+    assert 8192 - 2 * len(one) < len("\\".join(values)) <= 8192
+    assert "cut value" in kinds(found)
+
+
 def test_text_that_a_decoder_makes_too_long_is_cut_between_characters_and_found() -> None:
     """It was an error of the whole data set."""
     scanner = header.Scanner(
