@@ -162,7 +162,7 @@ def test_ctrl_c_releases_and_says_how_far_it_came(tmp_path: Path) -> None:
     assert process.returncode == 130
     told = json.loads(out)
     assert told["interrupted"]
-    assert 18 < told["stored"] < 2000
+    assert 0 < told["stored"] < 2000
     assert "Traceback" not in err
     assert last[-1] == pdu.RELEASE_RQ
 
