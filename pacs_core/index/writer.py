@@ -225,7 +225,8 @@ class Index(Reader):
         (`reading`) does not change meanwhile.
         """
         with self._lock().hold():
-            self._opened.refresh()
+            if not self._opened.condemned:  # then nothing can be read, and `reopen` is what it is held for
+                self._opened.refresh()
             yield
 
     @property
