@@ -523,12 +523,12 @@ cdef size_t walk_run(Walk* w, const uint8_t* data, size_t size, bint final, uint
     c.end = data + size
     w.paused = False
     while not w.failed:
-        if w.taped >= 0 and w.depth == 0:
-            close_tape(w, passed, c.at)
         if w.searching:
             c.at = search(w, c.at, c.end)
             if w.searching:
                 break
+        if w.taped >= 0 and w.depth == 0:
+            close_tape(w, passed, c.at)
         if (w.skip or w.slot >= 0) and not consume(w, &c):
             break
         if left(&c) < least:
