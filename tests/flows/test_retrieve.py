@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import socket
 import threading
 import time
-import warnings
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,15 +77,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     with serving(archive, *("--set", "wire.dimse_timeout=3", "--set", "wire.artim_timeout=2")) as server:
         yield server
         assert server.stop() == 0
-
-
-@pytest.fixture(autouse=True)
-def _what_pynetdicom_leaves() -> Iterator[None]:
-    """Sockets of associations that were cut are left to the garbage collector: here, not in other tests."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 class Getting:
