@@ -24,7 +24,7 @@ from pacs_core.client.listening import listening
 from pacs_core.client.remote import Remote
 from pacs_core.client.reporting import NAME
 from pacs_core.client.sending import Sent, is_buffer, look_at, sources
-from pacs_core.client.statuses import PROCESSING_FAILURE, SUCCESS, is_warning, refusal
+from pacs_core.client.statuses import PROCESSING_FAILURE, SUCCESS, is_failure, refusal
 from pacs_core.dicom.commitment import (
     REQUEST,
     SOP_CLASS,
@@ -34,7 +34,7 @@ from pacs_core.dicom.commitment import (
     Result,
     reason_words,
 )
-from pacs_core.dicom.operations import Operation
+from pacs_core.dicom.operations import RESPONSE, Operation
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dicom.uids import new_uid
 from pacs_core.errors import AssociationError, PacsError, RefusedError
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 _MOST_REFERENCES = 10_000  # in one request
 _LARGEST_RESULT = 1 << 24  # bytes
 _TICK = 0.1  # seconds from one look at what came elsewhere to the next
-_RESPONSE = 0x8000
-_NO_DATA_SET = 0x0101
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,21 +259,16 @@ class _Conversation:
         except AssociationError as exc:
             self.lost = exc
             return exc
-        if answer.status != SUCCESS and not is_warning(answer.status):
+        if is_failure(answer.status):
             return refusal(self._association.remote, answer.status, answer.comment)
         return None
 
     def _answer_to(self, request: Request) -> Answer:
         association = self._association
         message_id = association.next_id()
-        command: dict[int, int | str | Sequence[int] | None] = {
-            0x0003: SOP_CLASS,
-            0x0100: Operation.N_ACTION,
-            0x0110: message_id,
-            0x0800: 0x0001,
-            0x1001: SOP_INSTANCE,
-            0x1008: REQUEST,
-        }
+        command = Operation.N_ACTION.request(
+            message_id, SOP_CLASS, SOP_INSTANCE, type_id=REQUEST, has_data_set=True
+        )
         association.send(self._context_id, encode(command), request.to_dataset().to_bytes(self._syntax))
         while (answer := self._take(association.receive(), message_id)) is None:
             pass
@@ -306,7 +299,7 @@ class _Conversation:
         assert command is not None
         field = command.command_field
         if message_id is not None and (field, command.message_id_being_responded_to) == (
-            Operation.N_ACTION | _RESPONSE,
+            Operation.N_ACTION | RESPONSE,
             message_id,
         ):
             return association.answer_of(command)
@@ -321,13 +314,7 @@ class _Conversation:
         return None
 
     def _answer(self, context_id: int, command: Command, status: int) -> None:
-        response: dict[int, int | str | Sequence[int] | None] = {
-            0x0002: SOP_CLASS,
-            0x0100: Operation.N_EVENT_REPORT | _RESPONSE,
-            0x0120: command.message_id,
-            0x0800: _NO_DATA_SET,
-            0x0900: status,
-            0x1000: SOP_INSTANCE,
-            0x1002: command.event_type_id,
-        }
+        response = Operation.N_EVENT_REPORT.response(
+            *(command.message_id, status, SOP_CLASS, SOP_INSTANCE), type_id=command.event_type_id
+        )
         self._association.send(context_id, encode(response))

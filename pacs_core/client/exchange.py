@@ -12,10 +12,11 @@ from pacs_core._ext import pdu
 from pacs_core._ext.command import Command, encode
 from pacs_core._ext.pdu import Event
 from pacs_core.client.association import Answer, Association
-from pacs_core.client.statuses import PENDING, SUCCESS, is_warning, refusal
+from pacs_core.client.statuses import PENDING, is_failure, refusal
 from pacs_core.dicom import worklist
 from pacs_core.dicom.dataset import Dataset
 from pacs_core.dicom.identifier import Asked
+from pacs_core.dicom.operations import NO_DATA_SET, RESPONSE
 from pacs_core.dicom.query import PATIENT_ROOT, STUDY_ROOT
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
@@ -23,8 +24,6 @@ from pacs_core.errors import AssociationError, UnparsableError
 
 C_STORE_RQ = 0x0001
 _C_CANCEL_RQ = 0x0FFF
-_RESPONSE = 0x8000
-_NO_DATA_SET = 0x0101
 _FAILED_UIDS = 0x0008_0058
 _LARGEST_IDENTIFIER = 1 << 24  # bytes that one may inflate to
 
@@ -121,7 +120,7 @@ class Exchange:
 
     def _check(self, command: Command) -> None:
         field, to = command.command_field, command.message_id_being_responded_to
-        if field != self._service.value | _RESPONSE or to != self._message_id:
+        if field != self._service.value | RESPONSE or to != self._message_id:
             what = f"a message of type {field:04X}H" + (f" to message {to}" if to is not None else "")
             self._association.misbehaved(f"{what} instead of a response to message {self._message_id}")
 
@@ -157,7 +156,7 @@ class Exchange:
         """C-CANCEL (PS3.7 9.3.2.3), once. The final response is still to come, and others before it."""
         if not self.cancelled and self.final is None:
             self.cancelled = True
-            command = {0x0100: _C_CANCEL_RQ, 0x0120: self._message_id, 0x0800: _NO_DATA_SET}
+            command = {0x0100: _C_CANCEL_RQ, 0x0120: self._message_id, 0x0800: NO_DATA_SET}
             self._association.send(self._context_id, encode(command))
 
     def break_off(self) -> None:
@@ -178,7 +177,7 @@ class Exchange:
     def check(self) -> None:
         """Raises RefusedError if the final response is neither success nor a warning."""
         answer = self.final
-        if answer is not None and answer.status != SUCCESS and not is_warning(answer.status):
+        if answer is not None and is_failure(answer.status):
             raise refusal(self._association.remote, answer.status, answer.comment)
 
 

@@ -8,14 +8,12 @@ from typing import NamedTuple
 from pacs_core._ext import pdu
 from pacs_core._ext.command import encode
 from pacs_core.client.association import Answer, Association
-from pacs_core.client.statuses import SUCCESS, is_warning, refusal
+from pacs_core.client.statuses import is_failure, refusal
 from pacs_core.dicom.dataset import Dataset
-from pacs_core.dicom.operations import Operation
+from pacs_core.dicom.operations import RESPONSE, Operation
 from pacs_core.dicom.reading import read_dataset
 from pacs_core.errors import UnparsableError
 
-_RESPONSE = 0x8000
-_NO_DATA_SET = 0x0101
 _LARGEST = 1 << 26  # bytes that a data set may inflate to
 
 
@@ -73,33 +71,26 @@ def perform(
     """
     context_id, syntax = association.context_of(sop_class_uid, name)
     message_id = association.next_id()
-    of_affected = operation.is_of_affected
-    request: dict[int, int | str | tuple[int, ...] | None] = {
-        0x0002: sop_class_uid if of_affected else None,
-        0x0003: None if of_affected else sop_class_uid,
-        0x0100: operation,
-        0x0110: message_id,
-        0x0800: _NO_DATA_SET if dataset is None else 0x0001,
-        0x1000: (sop_instance_uid or None) if of_affected else None,
-        0x1001: None if of_affected else sop_instance_uid,
-        0x1005: tuple(attributes) or None,
-    }
-    if operation.type_element is not None:
-        request[operation.type_element] = type_id
+    request = operation.request(
+        *(message_id, sop_class_uid, sop_instance_uid),
+        type_id=type_id,
+        attributes=attributes,
+        has_data_set=dataset is not None,
+    )
     data = None if dataset is None else dataset.to_bytes(syntax)
     association.send(context_id, encode(request), data)
     event = association.receive()
     command = event.command
     assert command is not None
     if (
-        command.command_field != operation | _RESPONSE
+        command.command_field != operation | RESPONSE
         or command.message_id_being_responded_to != message_id
         or event.kind == pdu.CHUNK
     ):
         what = f"a message of type {command.command_field:04X}H"
         association.misbehaved(f"{what} instead of the response to message {message_id}")
     answer = association.answer_of(command)
-    if answer.status != SUCCESS and not is_warning(answer.status):
+    if is_failure(answer.status):
         raise refusal(association.remote, answer.status, answer.comment)
     try:
         found = read_dataset(bytes(event.data or b""), syntax, inflate_limit=_LARGEST)

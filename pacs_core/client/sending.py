@@ -13,7 +13,7 @@ from pacs_core.client.association import MOST_CONTEXTS, Answer, Association
 from pacs_core.client.crew import Contact, Crew
 from pacs_core.client.remote import Remote
 from pacs_core.client.sources import Part, part_of_bytes, part_of_file
-from pacs_core.client.statuses import SUCCESS, is_warning, refusal
+from pacs_core.client.statuses import is_failure, refusal
 from pacs_core.dicom.media import MEDIA_STORAGE_DIRECTORY, Named, files_of, looks_like_dicom
 from pacs_core.errors import PacsError, UnparsableError, from_os_error
 
@@ -115,7 +115,7 @@ def outcome_of(number: int, part: Part, answer: Answer, remote: Remote) -> Sent:
     """The outcome that a response means."""
     status = answer.status
     error: PacsError | None = None
-    if status != SUCCESS and not is_warning(status):
+    if is_failure(status):
         error = refusal(remote, status, answer.comment)
     return Sent(
         number,

@@ -44,6 +44,11 @@ def is_warning(status: int) -> bool:
     return 0xB000 <= status <= 0xBFFF
 
 
+def is_failure(status: int) -> bool:
+    """Whether it is neither success nor a warning."""
+    return status != SUCCESS and not is_warning(status)
+
+
 def status_words(status: int) -> str:
     """A status in words."""
     if status in _WORDS:

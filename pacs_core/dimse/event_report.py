@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 
 from pacs_core._ext.command import encode
 from pacs_core.dicom.commitment import SOP_CLASS, SOP_INSTANCE, Result
-from pacs_core.dicom.operations import Operation
+from pacs_core.dicom.operations import RESPONSE, Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pacs_core.dimse.association import Association
 
-_RESPONSE = 0x8000
 _message_ids = itertools.count()
 
 
@@ -26,17 +23,12 @@ def report(association: Association, result: Result) -> int | None:
     context_id = next(one[0] for one in association.results if one[1] == SOP_CLASS and one[2] == 0)
     message_id = next(_message_ids) % 0xFFFF + 1
     operation = Operation.N_EVENT_REPORT
-    command: dict[int, int | str | Sequence[int] | None] = {
-        0x0002: SOP_CLASS,
-        0x0100: operation,
-        0x0110: message_id,
-        0x0800: 0x0001,
-        0x1000: SOP_INSTANCE,
-        0x1002: result.event_type,
-    }
+    command = operation.request(
+        message_id, SOP_CLASS, SOP_INSTANCE, type_id=result.event_type, has_data_set=True
+    )
     data = result.to_dataset().to_bytes(association.transfer_syntaxes[context_id])
     association.dul.send_message(context_id, encode(command), data)
-    answer = association.dimse.answer_to(message_id, operation | _RESPONSE)
+    answer = association.dimse.answer_to(message_id, operation | RESPONSE)
     if answer is None:
         if not association.dul.to_user_queue and not association.dul.is_over():
             association.log_warning("no answer to a report in %s s", association.dimse_timeout)

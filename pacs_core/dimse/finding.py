@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pacs_core._ext.command import encode
 from pacs_core.dicom.dataset import Dataset
+from pacs_core.dicom.operations import NO_DATA_SET
 from pacs_core.dimse.identifier import (
-    NO_DATA_SET,
     QueryRequest,
     identifier_of,
     is_native,

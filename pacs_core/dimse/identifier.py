@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pacs_core.dimse.association import Association
 
 LOGGER = logging.getLogger("pacs_core.dimse")
-NO_DATA_SET = 0x0101
-"""Command Data Set Type (0000,0800) of a message without one (PS3.7 E.1)."""
 _LARGEST = 1 << 24  # bytes that an identifier may inflate to
 _MOST_VALUES = 1 << 16  # of all its elements together
 _BINARY = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})

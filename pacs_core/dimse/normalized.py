@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pacs_core._ext.command import Command, encode
 from pacs_core.dicom.dataset import Dataset
-from pacs_core.dicom.operations import Operation
-from pacs_core.dimse.identifier import NO_DATA_SET, data_set_of, refusal
+from pacs_core.dicom.operations import Elements, Operation
+from pacs_core.dimse.identifier import data_set_of, refusal
 from pacs_core.dimse.status import SUCCESS, error_id_of, normalized_status_of
 from pacs_core.errors import InvalidValueError, NotConvertibleError, PacsError
 from pacs_core.logs import get_logger
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pacs_core.dimse.association import Association
 
 log = get_logger("dimse.normalized")
-
-_RESPONSE = 0x8000
 
 
 _OPERATIONS = frozenset(Operation)
@@ -108,7 +106,7 @@ def _sop_class_of(command: Command) -> str:
 def serve_normalized(assoc: Association, event: Event, body: Any) -> None:
     """Let the handler have one request, and send what it answers."""
     request = _request_of(assoc, event)
-    failure: dict[int, int | str | tuple[int, ...] | None] = {}
+    failure: Elements = {}
     data = None
     try:
         handler = assoc.wire.operations[request.sop_class_uid]
@@ -122,18 +120,13 @@ def serve_normalized(assoc: Association, event: Event, body: Any) -> None:
             0x0903: error_id_of(exc),
             0x1005: (exc.tag,) if isinstance(exc, PacsError) and exc.tag is not None else None,
         }
-    elements = {
-        0x0002: request.sop_class_uid,
-        0x0100: request.operation | _RESPONSE,
-        0x0120: request.message_id,
-        0x0800: NO_DATA_SET if data is None else 0x0001,
-        0x0900: reply.status,
-        0x1000: reply.sop_instance_uid or request.sop_instance_uid or None,
-        **failure,
-    }
-    if request.operation.type_element is not None:
-        elements[request.operation.type_element] = request.type_id
-    assoc.dul.send_message(event.context_id, encode(elements), data)
+    elements = request.operation.response(
+        *(request.message_id, reply.status, request.sop_class_uid),
+        reply.sop_instance_uid or request.sop_instance_uid,
+        type_id=request.type_id,
+        has_data_set=data is not None,
+    )
+    assoc.dul.send_message(event.context_id, encode(elements | failure), data)
     if reply.then is not None:
         reply.then()
 

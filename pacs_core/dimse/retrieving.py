@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pacs_core._ext.command import encode
 from pacs_core.archive import Held, Outgoing
 from pacs_core.dicom.dataset import Dataset
+from pacs_core.dicom.operations import NO_DATA_SET, RESPONSE
 from pacs_core.dimse.identifier import (
     GET,
     MOVE,
-    NO_DATA_SET,
     QueryRequest,
     identifier_of,
     is_native,
@@ -47,7 +47,6 @@ log = get_logger("dimse.retrieve")
 
 C_GET_RQ = 0x0010
 C_MOVE_RQ = 0x0021
-_RESPONSE = 0x8000
 _SOP_CLASSES: dict[int, Container[str]] = {C_GET_RQ: GET, C_MOVE_RQ: MOVE}
 _PACE = 0.1  # seconds between two Pending responses, at least
 _SILENCE = 5.0  # seconds after which there is one though nothing has changed
@@ -175,7 +174,7 @@ class Retrieval:
         command = encode(
             {
                 0x0002: self.request.sop_class_uid,
-                0x0100: self.request.command_field | _RESPONSE,
+                0x0100: self.request.command_field | RESPONSE,
                 0x0120: self.request.message_id,
                 0x0800: NO_DATA_SET if identifier is None else 0x0001,
                 0x0900: status,
