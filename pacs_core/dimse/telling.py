@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pacs_core.dicom.reading import read_dataset
+from pacs_core.dicom.recoding import CHARACTER_SET
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs_core.errors import InvalidValueError
 
-_CHARACTER_SET = 0x00080005
 _UNIVERSAL = frozenset({b"", b"ISO_IR 6", b"ISO_IR 192"})
 _TO_CHARACTER_SET = {
     IMPLICIT_VR_LITTLE_ENDIAN: b"\x08\0\x05\0\x0a\0\0\0",
@@ -50,7 +50,7 @@ def _in_sets(response: bytes, native: str, wanted: str, sets: bytes) -> bytes:
     dataset = read_dataset(response, native)
     if sets not in _UNIVERSAL:
         other = dataset.copy()
-        other.set(_CHARACTER_SET, sets.decode("ascii", "replace"), "CS")
+        other.set(CHARACTER_SET, sets.decode("ascii", "replace"), "CS")
         try:
             return other.to_bytes(wanted)
         except InvalidValueError:  # it does not have all: UTF-8, then

@@ -19,7 +19,7 @@ from pacs_core._ext import keys as native
 from pacs_core.dicom import dictionary
 from pacs_core.dicom.dataset import Dataset, Element, Sequence
 from pacs_core.dicom.packing import BULK, NUMBERS, TEXT
-from pacs_core.dicom.reading import read_dataset
+from pacs_core.dicom.recoding import CHARACTER_SET, of_bytes
 from pacs_core.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, is_valid_uid, new_uid
 from pacs_core.dicom.worklist import (
     DESCRIPTION,
@@ -43,7 +43,6 @@ ACCESSION_NUMBER: Final = 0x0008_0050
 PROCEDURE_ID: Final = 0x0040_1001
 _PROCEDURE_DESCRIPTION: Final = 0x0032_1060
 _PROCEDURE_CODES: Final = 0x0032_1064
-_CHARACTER_SET: Final = 0x0008_0005
 
 IDENTITY: Final = b"i"
 BY_STATION: Final = ord("s")
@@ -131,7 +130,7 @@ def steps_of(dataset: Dataset) -> Iterator[Step]:
     """
     little = dataset
     if not dataset.encoding[1]:
-        little = read_dataset(dataset.to_bytes(EXPLICIT_VR_LITTLE_ENDIAN), EXPLICIT_VR_LITTLE_ENDIAN)
+        little = of_bytes(dataset.to_bytes(EXPLICIT_VR_LITTLE_ENDIAN))
     whole = _in_utf8(little)
     items = whole.get(STEP_SEQUENCE)
     if not isinstance(items, Sequence) or not len(items):
@@ -152,10 +151,10 @@ def steps_of(dataset: Dataset) -> Iterator[Step]:
 
 def packed(whole: Dataset) -> bytes:
     """The record of a step."""
-    if _CHARACTER_SET in whole:
-        del whole[_CHARACTER_SET]
+    if CHARACTER_SET in whole:
+        del whole[CHARACTER_SET]
     if any(element.vr in TEXT and not bytes(element.raw).isascii() for element in whole.walk()):
-        whole[_CHARACTER_SET] = "ISO_IR 192"
+        whole[CHARACTER_SET] = "ISO_IR 192"
     finished = whole[STEP_SEQUENCE][0].get(STATUS) in FINISHED
     return bytes((_VERSION, finished)) + whole.to_bytes(EXPLICIT_VR_LITTLE_ENDIAN)
 
@@ -164,7 +163,7 @@ def unpacked(record: bytes) -> Dataset:
     """The data set of a record. CorruptError if it is none."""
     if record[:1] != bytes((_VERSION,)):
         raise CorruptError("not the record of a scheduled procedure step")
-    return read_dataset(record[_HEAD:], EXPLICIT_VR_LITTLE_ENDIAN)
+    return of_bytes(record[_HEAD:])
 
 
 def replacing(step: Step, before: bytes) -> bytes:
@@ -208,7 +207,7 @@ def _in_utf8(dataset: Dataset) -> Dataset:
     """A data set of its own of the same elements, as if each had been set in UTF-8."""
     made = type(dataset)()
     for element in dataset:
-        if element.tag & 0xFFFF == 0 or element.tag >> 16 <= 2 or element.tag == _CHARACTER_SET:
+        if element.tag & 0xFFFF == 0 or element.tag >> 16 <= 2 or element.tag == CHARACTER_SET:
             continue
         vr = element.vr
         made._put(element.tag, vr if vr in _KNOWN else "UN", _data_of(element))
